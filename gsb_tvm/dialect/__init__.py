@@ -1,0 +1,1 @@
+"""Ground floor: bit convention, house operators with their float meaning, NumPy oracle, errors."""

@@ -1,0 +1,1 @@
+"""Everything that knows model formats: guards, import, folding of weights."""

@@ -1,0 +1,1 @@
+"""PyTorch reference networks: training, checkpoints, export. Needs torch; nothing else imports it."""

@@ -1,0 +1,1 @@
+"""Artefact and metadata, linking, session, verification."""

@@ -1,0 +1,1 @@
+"""Graph rewrites, one per file; `pipeline.py` is their sum."""

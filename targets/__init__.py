@@ -1,0 +1,1 @@
+"""Target strings, device profiles, host detection."""
