@@ -1,0 +1,153 @@
+"""Words of the kernel writer: vectors, masks and reductions as TIR, the same on every CPU.
+
+Kernels are written out as vector TIR with TVM's IRBuilder. A vector may be wider than the
+machine's (a 32-lane compare whose mask is one packed word): LLVM splits it. What LLVM may *not* do
+is contract a multiply and an add into a fused multiply-add, because the graph rounds twice: TVM's
+code generator allows it everywhere, so every product that meets an add passes through
+:func:`rounded`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tvm import tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T
+
+from gsb_tvm.dialect.specs import Tensor
+
+Expr = Any
+Buffer = Any
+
+EXP_LOW = -87.0  # below, exp is denormal; softmax terms there are < 2**-125 of the largest
+
+
+def prim_func(tensors: Sequence[Tensor], body: Callable[..., None]) -> Any:
+    """PrimFunc whose arguments are ``tensors``; ``body`` receives one buffer for each.
+
+    The function is marked ``noalias``: outputs never overlap inputs.
+    """
+    with IRBuilder() as builder:
+        with T.prim_func(s_tir=True):
+            T.func_name("main")
+            T.func_attr({"global_symbol": "main", "tirx.noalias": True})
+            body(*[T.arg(name, T.buffer(shape, dtype)) for name, shape, dtype in tensors])
+    return builder.get()
+
+
+def splat(value: Expr, lanes: int, dtype: str = "float32") -> Expr:
+    """Vector whose lanes all hold ``value`` (a scalar expression or a Python number)."""
+    if isinstance(value, int | float):
+        value = tirx.const(value, dtype)
+    return T.broadcast(value, lanes)
+
+
+def load(buffer: Buffer, *index: Expr, lanes: int) -> Expr:
+    """``lanes`` neighbours of ``buffer`` from ``index`` on, along the last axis."""
+    return buffer[(*index[:-1], T.ramp(index[-1], 1, lanes))]
+
+
+def store(buffer: Buffer, value: Expr, *index: Expr, lanes: int) -> None:
+    """Write ``lanes`` neighbours along the last axis."""
+    T.buffer_store(buffer, value, [*index[:-1], T.ramp(index[-1], 1, lanes)])
+
+
+def put(buffer: Buffer, value: Expr, *index: Expr) -> None:
+    """Write one element."""
+    T.buffer_store(buffer, value, list(index))
+
+
+def bind(value: Expr) -> Expr:
+    """Name ``value`` so that it is computed once."""
+    return T.Bind(value)
+
+
+def rounded(product: Expr) -> Expr:
+    """``product``, rounded before its next use: forbids contraction into a fused multiply-add."""
+    return tirx.call_llvm_pure_intrin(product.ty.dtype, "llvm.arithmetic.fence", product)
+
+
+def bits_of(mask: Expr, lanes: int) -> Expr:
+    """The lanes of a boolean vector as an unsigned integer of ``lanes`` bits, lane 0 lowest.
+
+    With 32 lanes this is one packed word on every machine.
+    """
+    return tirx.call_intrin(f"uint{lanes}", "tirx.reinterpret", mask)
+
+
+def lanes_of(word: Expr, lanes: int) -> Expr:
+    """Inverse of :func:`bits_of`: bit i of an unsigned integer of ``lanes`` bits as lane i."""
+    return tirx.call_intrin(f"boolx{lanes}", "tirx.reinterpret", word)
+
+
+def popcount(vector: Expr) -> Expr:
+    """Set bits of every element."""
+    return T.popcount(vector)
+
+
+def halves(vector: Expr, lanes: int) -> tuple[Expr, Expr]:
+    """Lower and upper half of a vector of ``lanes`` lanes."""
+    half = lanes // 2
+    return (
+        T.Shuffle([vector], list(range(half))),
+        T.Shuffle([vector], list(range(half, lanes))),
+    )
+
+
+def reduce(vector: Expr, lanes: int, combine: Callable[[Expr, Expr], Expr]) -> Expr:
+    """All lanes combined pairwise by halves into one scalar."""
+    while lanes > 1:
+        low, high = halves(bind(vector), lanes)
+        vector, lanes = combine(low, high), lanes // 2
+    return vector
+
+
+def add(a: Expr, b: Expr) -> Expr:
+    """Sum, for :func:`reduce`."""
+    return a + b
+
+
+def maximum(a: Expr, b: Expr) -> Expr:
+    """Larger of two, the second where one is NaN: one machine instruction."""
+    return T.Select(a > b, a, b)
+
+
+def minimum(a: Expr, b: Expr) -> Expr:
+    """Smaller of two, the second where one is NaN."""
+    return T.Select(a < b, a, b)
+
+
+def local(shape: Sequence[int], dtype: str) -> Buffer:
+    """Scratch in registers or on the stack."""
+    return T.alloc_buffer(tuple(shape), dtype, scope="local")
+
+
+def workspace(shape: Sequence[int], dtype: str) -> Buffer:
+    """Scratch from the runtime's workspace pool: for anything above a few kilobytes."""
+    return T.alloc_buffer(tuple(shape), dtype, scope="global")
+
+
+def exp(x: Expr, lanes: int) -> Expr:
+    """exp of a float32 vector within 1 ulp for -87 <= x <= 0; 0 below; NaN is not kept.
+
+    Cody-Waite reduction by ln 2 in two parts and 1 + (r + r**2 q(r)) on [-ln2/2, ln2/2];
+    q has the Taylor coefficients up to r**7 / 7!, whose remainder there is below 2**-27.
+    """
+
+    def const(value: float) -> Expr:
+        return splat(value, lanes)
+
+    clipped = bind(maximum(x, const(EXP_LOW)))
+    scaled = rounded(clipped * const(1.4426950408889634))
+    magic = const(12582912.0)  # 1.5 * 2**23: adding it rounds to an integer, half to even
+    n = bind(rounded(scaled + magic) - magic)
+    r = bind(clipped - rounded(n * const(0.693359375)) - rounded(n * const(-2.12194440e-4)))
+    q = const(1 / 5040)
+    for coefficient in (1 / 720, 1 / 120, 1 / 24, 1 / 6, 0.5):
+        q = bind(q * r + const(coefficient))
+    p = const(1.0) + (r + bind(r * r) * q)
+    exponent = (T.cast(n, f"int32x{lanes}") + splat(127, lanes, "int32")) << splat(
+        23, lanes, "int32"
+    )
+    power = T.reinterpret(f"float32x{lanes}", exponent)
+    return T.Select(x < const(EXP_LOW), const(0.0), p * power)
