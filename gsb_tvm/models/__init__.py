@@ -1,1 +1,1 @@
-"""PyTorch reference networks: training, checkpoints, export. Needs torch; nothing else imports it."""
+"""PyTorch reference networks: training, checkpoints, export; needs torch but for `demo`."""
