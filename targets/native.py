@@ -1,0 +1,40 @@
+"""Choosing the LLVM CPU and features for the machine at hand."""
+
+from gsb_tvm.targets import llvm
+from gsb_tvm.targets.features import BASELINE, emitted, linux_names, present
+from gsb_tvm.targets.host import Host
+
+
+def native_cpu(machine: Host, system_cpu: str) -> tuple[str, tuple[str, ...]]:
+    """Choose ``(mcpu, mattr)`` so that no emitted instruction is missing on ``machine``.
+
+    1. Of LLVM's CPUs whose emitted features the machine has, take the one with the most of them:
+       its instruction costs are the nearest. LLVM's own guess ``system_cpu`` breaks ties, then
+       the vendor, then the alphabet. The guess alone is not enough: it can name a CPU with fewer
+       features, or with features that a hypervisor hides.
+    2. Name every feature of the machine explicitly.
+    3. Remove what the added features imply (avx512f implies avx2) but the machine does not report.
+    """
+    has = present(machine.arch, machine.features)
+    cpu = max(
+        (name for name in _candidates(machine.arch) if _runs(machine, name)),
+        key=lambda name: (
+            len(emitted(machine.arch, llvm.features(machine.arch, name))),
+            name == system_cpu,
+            (machine.vendor == "AuthenticAMD") == name.startswith(("znver", "bdver", "btver")),
+            name,
+        ),
+        default=llvm.GENERIC_CPU[machine.arch],
+    )
+    added = tuple(sorted(f"+{f}" for f in has & llvm.known_features(machine.arch)))
+    implied = emitted(machine.arch, llvm.features(machine.arch, cpu, added)) - has
+    return cpu, added + tuple(sorted(f"-{f}" for f in implied))
+
+
+def _candidates(arch: str) -> list[str]:
+    return [n for n in llvm.cpus(arch) if llvm.features(arch, n) >= BASELINE[arch]]
+
+
+def _runs(machine: Host, cpu: str) -> bool:
+    needed = linux_names(machine.arch, llvm.features(machine.arch, cpu))
+    return needed <= machine.features
