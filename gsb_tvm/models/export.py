@@ -22,6 +22,7 @@ from torch import nn
 
 from gsb_tvm.dialect.errors import GsbError, OutputError
 from gsb_tvm.models.bake import bake_weights
+from gsb_tvm.models.checkpoint import load_network
 from gsb_tvm.models.fill import fresh_, realistic_
 from gsb_tvm.models.gsb import PRESETS, Gsb, float_vit
 
@@ -187,6 +188,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _network(args: argparse.Namespace) -> Gsb:
     config = PRESETS[args.preset]
+    if args.checkpoint is not None:
+        return load_network(args.checkpoint, config.without_quantizers() if args.float else config)
     model = float_vit(config) if args.float else Gsb(config)
     if args.fresh is not None:
         return fresh_(model, args.fresh)
