@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from gsb_tvm.dialect.errors import TargetError
+from gsb_tvm.targets.llvm import TRIPLES
 
 _FOLDER = Path(__file__).parent / "profiles"
 _FIELDS = {
-    "cpu": ("mcpu", "num_cores"),
+    "cpu": ("kind", "mtriple", "mcpu", "num_cores"),
     "cache": ("l1_data_bytes", "l2_bytes", "l3_bytes"),
 }
 # Smallest and largest plausible size of each cache, bytes.
@@ -33,11 +34,10 @@ class Device:
 
 
 def device(mcpu: str) -> Device:
-    """Caches and cores of ``mcpu``; for a CPU without a file, a guess no real CPU is below.
+    """Caches and cores of ``mcpu``; for a CPU without a file, a cautious guess.
 
-    The guess: 32 KiB of L1 data, 256 KiB of L2, no L3, one core. Every 64-bit server and desktop
-    CPU of the last fifteen years, and every Cortex-A board as sold, has at least this; tiles that
-    fit it fit the real caches.
+    The guess: 32 KiB of L1 data, 256 KiB of L2, no L3, one core. It is at or below what nearly
+    every 64-bit CPU in use has, so tiles that fit the guess fit the real caches.
     """
     name = mcpu.replace("_", "-")
     path = _FOLDER / f"{name}.toml"
@@ -68,10 +68,7 @@ def load_device(path: Path) -> Device:
         raise TargetError(f"{path.name}: cannot be read as TOML ({err}).") from err
     _check_keys(path.name, data)
     cpu, cache_ = data["cpu"], data["cache"]
-    if cpu["mcpu"] != path.stem:
-        raise TargetError(
-            f'{path.name}: mcpu is {cpu["mcpu"]!r}, expected "{path.stem}", the name of the file.'
-        )
+    _check_cpu(path, cpu)
     sizes = {key: _size(path.name, key, cache_[key]) for key in _FIELDS["cache"]}
     l1, l2, l3 = sizes.values()
     if not l1 <= l2 or (l3 and not l2 <= l3):
@@ -79,6 +76,19 @@ def load_device(path: Path) -> Device:
             f"{path.name}: cache sizes {l1}, {l2}, {l3} bytes do not grow from L1 to L3."
         )
     return Device(path.stem, _core_count(path.name, cpu["num_cores"]), l1, l2, l3)
+
+
+def _check_cpu(path: Path, cpu: dict[str, Any]) -> None:
+    if cpu["mcpu"] != path.stem:
+        raise TargetError(
+            f'{path.name}: mcpu is {cpu["mcpu"]!r}, expected "{path.stem}", the name of the file.'
+        )
+    if cpu["kind"] != "llvm":
+        raise TargetError(f'{path.name}: kind is {cpu["kind"]!r}, expected "llvm".')
+    if cpu["mtriple"] not in TRIPLES.values():
+        raise TargetError(
+            f"{path.name}: mtriple is {cpu['mtriple']!r}, expected {' or '.join(TRIPLES.values())}."
+        )
 
 
 def _check_keys(where: str, data: dict[str, Any]) -> None:

@@ -92,7 +92,6 @@ _AARCH64: dict[str, tuple[str, ...]] = {
     "faminmax": ("faminmax",),
     "sve": ("sve",),
     "sve2": ("sve2",),
-    "sve2p1": ("sve2p1",),
     "sve-b16b16": ("sveb16b16",),
 }
 

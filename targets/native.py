@@ -13,7 +13,8 @@ def native_cpu(machine: Host, system_cpu: str) -> tuple[str, tuple[str, ...]]:
        the vendor, then the alphabet. The guess alone is not enough: it can name a CPU with fewer
        features, or with features that a hypervisor hides.
     2. Name every feature of the machine explicitly.
-    3. Remove what the added features imply (avx512f implies avx2) but the machine does not report.
+    3. Remove what the added features imply (avx512f implies avx2) but the machine does not report,
+       as under a hypervisor that hides a feature in the middle of a chain.
     """
     has = present(machine.arch, machine.features)
     cpu = max(
@@ -28,7 +29,14 @@ def native_cpu(machine: Host, system_cpu: str) -> tuple[str, tuple[str, ...]]:
     )
     added = tuple(sorted(f"+{f}" for f in has & llvm.known_features(machine.arch)))
     implied = emitted(machine.arch, llvm.features(machine.arch, cpu, added)) - has
-    return cpu, added + tuple(sorted(f"-{f}" for f in implied))
+    removed = tuple(sorted(f"-{f}" for f in implied))
+    return cpu, settled(machine.arch, cpu, added + removed)
+
+
+def settled(arch: str, cpu: str, mattr: tuple[str, ...]) -> tuple[str, ...]:
+    """Drop from ``mattr`` the additions that one of its removals takes along."""
+    left = llvm.features(arch, cpu, tuple(sorted(mattr)))  # "+" sorts before "-"
+    return tuple(item for item in mattr if item[0] == "-" or item[1:] in left)
 
 
 def _candidates(arch: str) -> list[str]:

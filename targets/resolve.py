@@ -8,8 +8,8 @@ from gsb_tvm.dialect.errors import TargetError
 from gsb_tvm.targets import llvm
 from gsb_tvm.targets.devices import Device, device
 from gsb_tvm.targets.features import BASELINE, emitted, linux_names
-from gsb_tvm.targets.host import Host, host
-from gsb_tvm.targets.native import native_cpu
+from gsb_tvm.targets.host import Host, host, missing
+from gsb_tvm.targets.native import native_cpu, settled
 from gsb_tvm.targets.profile import Profile
 from gsb_tvm.targets.spec import Request, nearest, parse, unknown
 
@@ -56,13 +56,9 @@ def resolve_for(request: Request, machine: Host) -> Profile:
         return _native(request, machine)
     cpu = request.mcpu or llvm.GENERIC_CPU[arch]
     _check_mattr(request, arch)
-    known = device("x86-64" if cpu == llvm.GENERIC_CPU[arch] else cpu)
-    if cpu == llvm.GENERIC_CPU[arch]:
-        cpu_name = _BASELINE_NAMES[arch]
-    else:
-        cpu_name = cpu
+    cpu_name = _BASELINE_NAMES[arch] if cpu == llvm.GENERIC_CPU[arch] else cpu
     name = f"{label} ({cpu_name})" if label else " ".join([cpu_name, *request.mattr])
-    return _profile(name, request, arch, cpu, known)
+    return _profile(name, request, arch, cpu, device(cpu))
 
 
 def _expand_head(request: Request) -> tuple[Request, str]:
@@ -93,7 +89,8 @@ def _expand_head(request: Request) -> tuple[Request, str]:
         raise TargetError(
             f'target "{request.text}": "{head}" is a CPU, not a kind. Write "llvm -mcpu={head}".'
         )
-    raise unknown(request.text, "kind or tag", head, ["llvm", "native", "cuda", *llvm.tags()])
+    cpus = [f"llvm -mcpu={name}" for arch in llvm.TRIPLES for name in _cpus_64bit(arch)]
+    raise unknown(request.text, "kind or tag", head, ["llvm", "native", *llvm.tags(), *cpus])
 
 
 def _expand_tag(request: Request) -> Request:
@@ -108,10 +105,9 @@ def _expand_tag(request: Request) -> Request:
             f'target "{request.text}": a tag fixes CPU and triple. '
             "Leave out -mcpu and -mtriple, or write llvm instead of the tag."
         )
-    wanted = {
-        key: config[key] for key in ("mcpu", "mtriple", "mattr", "num-cores") if key in config
-    }
-    tag = parse({"kind": "llvm", **wanted})
+    wanted: dict[str, object] = {"kind": "llvm"}
+    wanted |= {k: config[k] for k in ("mcpu", "mtriple", "mattr", "num-cores") if k in config}
+    tag = parse(wanted)
     return replace(
         tag,
         text=request.text,
@@ -157,6 +153,11 @@ def _triple_arch(request: Request) -> str:
             f"Nearest names: {nearest(request.mtriple, _TRIPLE_EXAMPLES)}."
         )
     return _ARCH_ALIASES.get(match["arch"], match["arch"])
+
+
+def _spelled(mtriple: str, arch: str) -> str:
+    """Write the architecture as TVM expects it: it takes "arm64-linux-gnu" for 32-bit Arm."""
+    return f"{arch}-{mtriple.partition('-')[2]}" if mtriple else ""
 
 
 def _cpus_64bit(arch: str) -> list[str]:
@@ -210,9 +211,18 @@ def _native(request: Request, machine: Host) -> Profile:
         machine.l3_bytes,
     )
     mine = {item[1:] for item in request.mattr}
-    merged = [item for item in mattr if item[1:] not in mine] + list(request.mattr)
+    removed = tuple(item for item in request.mattr if item.startswith("-"))
+    kept = settled(machine.arch, cpu, tuple(i for i in mattr if i[1:] not in mine) + removed)
+    merged = tuple(dict.fromkeys([*kept, *request.mattr]))
     name = " ".join([f"native ({cpu})", *request.mattr])
-    return _profile(name, replace(request, mattr=tuple(merged)), machine.arch, cpu, found)
+    profile = _profile(name, replace(request, mattr=merged), machine.arch, cpu, found)
+    lacking = missing(machine, profile.arch, profile.required_features)
+    if lacking:
+        raise TargetError(
+            f'target "{request.text}": this machine lacks {", ".join(lacking)}. '
+            "Drop it from -mattr, or name the CPU that has it with llvm -mcpu=."
+        )
+    return profile
 
 
 def _profile(name: str, request: Request, arch: str, cpu: str, known: Device) -> Profile:
@@ -236,7 +246,7 @@ def _profile(name: str, request: Request, arch: str, cpu: str, known: Device) ->
     return Profile(
         name=name,
         kind="llvm",
-        mtriple=request.mtriple or llvm.TRIPLES[arch],
+        mtriple=_spelled(request.mtriple, arch) or llvm.TRIPLES[arch],
         mcpu=cpu,
         mattr=(*sorted(explicit), *sorted(removed)),
         features=features,

@@ -2,9 +2,9 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
+from difflib import SequenceMatcher
 
 from gsb_tvm.dialect.errors import TargetError
 
@@ -12,6 +12,7 @@ OPTIONS = ("-mcpu", "-mtriple", "-mattr", "-num-cores")
 _KEYS = ("kind", "tag", "mcpu", "mtriple", "mattr", "num-cores")
 # Descriptions in what TVM's own Target.export() writes; they change no code that we generate.
 _DESCRIPTIVE = ("keys", "host", "device", "model")
+_SHOWN = 200  # characters of a user's text that a message repeats
 _OPTION_LIKE = re.compile(r"-[a-z][a-z-]+(=.*)?", re.IGNORECASE | re.DOTALL)
 
 
@@ -30,17 +31,33 @@ class Request:
     num_cores: int | None = None
 
 
-def nearest(name: str, known: Sequence[str]) -> str:
-    """Return the three names of ``known`` closest to ``name``, quoted, for a message."""
-    by_folded = {candidate.casefold(): candidate for candidate in known}
-    close = get_close_matches(name.casefold(), list(by_folded), n=3, cutoff=0.0)
-    return ", ".join(f'"{by_folded[match]}"' for match in close)
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return the three names of ``known`` closest to ``name``, quoted, for a message.
+
+    Upper and lower case count as one; of names equally close, one with the same letters in another
+    order comes first: "cortex-a27" is nearer to "cortex-a72" than to "cortex-a77". Of an entry such
+    as "llvm -mcpu=haswell" only what follows the last "=" is compared.
+    """
+
+    def likeness(candidate: str) -> tuple[float, float, str]:
+        ours, theirs = name[:_SHOWN].casefold(), candidate.rpartition("=")[2].casefold()
+        in_order = SequenceMatcher(None, ours, theirs).ratio()
+        any_order = SequenceMatcher(None, sorted(ours), sorted(theirs)).ratio()
+        return -in_order, -any_order, candidate
+
+    return ", ".join(f'"{match}"' for match in sorted(set(known), key=likeness)[:3])
 
 
-def unknown(text: str, what: str, name: str, known: Sequence[str]) -> TargetError:
+def shown(text: str) -> str:
+    """Return ``text`` fit for one line of a message: escaped and cut."""
+    printable = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[: _SHOWN + 1])
+    return printable if len(printable) <= _SHOWN else f"{printable[:_SHOWN]}..."
+
+
+def unknown(text: str, what: str, name: str, known: Iterable[str]) -> TargetError:
     """Build the error for a name that does not exist."""
     return TargetError(
-        f'target "{text}": unknown {what} "{name}". Nearest names: {nearest(name, known)}.'
+        f'target "{text}": unknown {what} "{shown(name)}". Nearest names: {nearest(name, known)}.'
     )
 
 
@@ -53,21 +70,21 @@ def parse(spec: str | Mapping[str, object] | Sequence[str]) -> Request:
         An option or key that does not exist, is given twice, or has a value of the wrong form.
     """
     if isinstance(spec, Mapping):
-        return _from_mapping(spec, json.dumps(spec, default=str))
+        return _from_mapping(spec, shown(json.dumps(spec, default=str)))
     text = (spec if isinstance(spec, str) else " ".join(spec)).strip()
     if not text:
         raise TargetError("the target is empty. Write for example --target llvm -mcpu=haswell.")
     if text.startswith("{"):
         return _from_json(text)
-    return _from_words(text.split(), text)
+    return _from_words(text.split(), shown(text))
 
 
 def _from_json(text: str) -> Request:
     try:
         value = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as err:
-        raise TargetError(f"target {text!r}: not valid JSON ({err}).") from err
-    return _from_mapping(value, text)
+        raise TargetError(f'target "{shown(text)}": not valid JSON ({err}).') from err
+    return _from_mapping(value, shown(text))
 
 
 def _from_words(words: list[str], text: str) -> Request:
@@ -77,6 +94,8 @@ def _from_words(words: list[str], text: str) -> Request:
             f'target "{text}": the first word must be a kind, a tag or "native", not an option. '
             f'Write "llvm {text}".'
         )
+    if not _takes_options(head):
+        return Request(text, head)
     given: dict[str, object] = {}
     pending = iter(rest)
     for word in pending:
@@ -94,18 +113,30 @@ def _from_words(words: list[str], text: str) -> Request:
     return _from_mapping({"kind": head, **given}, text)
 
 
+def _takes_options(head: str) -> bool:
+    """Whether options after ``head`` mean anything; for another kind the kind is the mistake."""
+    return head in ("llvm", "native") or "/" in head
+
+
 def _number(text: str, value: str) -> int:
     if not (value.isascii() and value.isdecimal()):
-        raise TargetError(f'target "{text}": -num-cores is "{value}", expected a whole number.')
+        raise TargetError(
+            f'target "{text}": -num-cores is "{shown(value)}", expected a whole number.'
+        )
     return int(value) if len(value) < 6 else 10**6
 
 
 def _from_mapping(config: Mapping[str, object], text: str) -> Request:
+    kind, tag = _string(text, config, "kind"), _string(text, config, "tag")
+    if kind and tag:
+        raise TargetError(f'target "{text}": both kind and tag are given. Give one of them.')
+    head = kind or tag
+    if head and not _takes_options(head):
+        return Request(text, head)
     for key in config:
         ignored = key in _DESCRIPTIVE or str(key).startswith("feature.")
         if key not in _KEYS and not ignored:
             raise unknown(text, "key", str(key), _KEYS)
-    head = _string(text, config, "kind") or _string(text, config, "tag")
     if not head:
         raise TargetError(f'target "{text}": no kind is given. Add "kind": "llvm".')
     return Request(
@@ -121,7 +152,9 @@ def _from_mapping(config: Mapping[str, object], text: str) -> Request:
 def _string(text: str, config: Mapping[str, object], key: str) -> str:
     value = config.get(key, "")
     if not isinstance(value, str):
-        raise TargetError(f'target "{text}": {key} is {value!r}, expected a string.')
+        raise TargetError(f'target "{text}": {key} is {shown(repr(value))}, expected a string.')
+    if key in ("mcpu", "mtriple") and key in config and not value:
+        raise TargetError(f'target "{text}": {key} is empty. Leave it out or name one.')
     return value
 
 
@@ -129,17 +162,22 @@ def _mattr(text: str, value: object) -> tuple[str, ...]:
     """Check the form of ``mattr``: "+name" to add, "-name" to remove, each name once."""
     items = value.split(",") if isinstance(value, str) else value
     if not isinstance(items, list | tuple) or not all(isinstance(i, str) for i in items):
-        raise TargetError(f'target "{text}": mattr is {value!r}, expected a list of strings.')
+        raise TargetError(
+            f'target "{text}": mattr is {shown(repr(value))}, expected a list of strings.'
+        )
     for item in items:
         if item[:1] not in ("+", "-") or len(item) < 2:
             raise TargetError(
-                f'target "{text}": feature "{item}" has no sign. '
+                f'target "{text}": feature "{shown(item)}" has no sign. '
                 "Write +name to add a feature, -name to remove it, separated by commas."
             )
     names = [item[1:] for item in items]
     for name in names:
         if len({item[0] for item in items if item[1:] == name}) == 2:
-            raise TargetError(f'target "{text}": feature "{name}" is both added and removed.')
+            raise TargetError(
+                f'target "{text}": feature "{shown(name)}" is both added and removed. '
+                "Write it once."
+            )
     return tuple(dict.fromkeys(items))
 
 
@@ -147,7 +185,9 @@ def _cores(text: str, value: object) -> int | None:
     if value is None:
         return None
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 4096:
-        raise TargetError(f'target "{text}": num-cores is {value!r}, expected 1 to 4096.')
+        raise TargetError(
+            f'target "{text}": num-cores is {shown(repr(value))}, expected 1 to 4096.'
+        )
     return value
 
 
