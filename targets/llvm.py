@@ -6,6 +6,8 @@ know: for such a name LLVM prints to stderr and answers for a generic CPU.
 
 from functools import cache
 
+from gsb_tvm.targets.features import BASELINE
+
 TRIPLES = {"x86_64": "x86_64-linux-gnu", "aarch64": "aarch64-linux-gnu"}
 """Architectures that code is generated for, and the triple meant when none is given."""
 
@@ -20,6 +22,12 @@ def cpus(arch: str) -> tuple[str, ...]:
 
     target = Target({"kind": "llvm", "mtriple": TRIPLES[arch]})
     return tuple(sorted(str(name) for name in codegen.llvm_get_cpu_archlist(target)))
+
+
+@cache
+def cpus_64bit(arch: str) -> tuple[str, ...]:
+    """Those of :func:`cpus` that code can be generated for; x86 lists reach back to the i386."""
+    return tuple(name for name in cpus(arch) if features(arch, name) >= BASELINE[arch])
 
 
 @cache

@@ -1,7 +1,8 @@
 """Choosing the LLVM CPU and features for the machine at hand."""
 
 from gsb_tvm.targets import llvm
-from gsb_tvm.targets.features import BASELINE, emitted, linux_names, present
+from gsb_tvm.targets.devices import available
+from gsb_tvm.targets.features import emitted, linux_names, present
 from gsb_tvm.targets.host import Host
 
 
@@ -10,19 +11,20 @@ def native_cpu(machine: Host, system_cpu: str) -> tuple[str, tuple[str, ...]]:
 
     1. Of LLVM's CPUs whose emitted features the machine has, take the one with the most of them:
        its instruction costs are the nearest. LLVM's own guess ``system_cpu`` breaks ties, then
-       the vendor, then the alphabet. The guess alone is not enough: it can name a CPU with fewer
-       features, or with features that a hypervisor hides.
+       the vendor, a device file, the alphabet. The guess alone is not enough: it can name a CPU
+       with fewer features, or with features that a hypervisor hides.
     2. Name every feature of the machine explicitly.
     3. Remove what the added features imply (avx512f implies avx2) but the machine does not report,
        as under a hypervisor that hides a feature in the middle of a chain.
     """
     has = present(machine.arch, machine.features)
     cpu = max(
-        (name for name in _candidates(machine.arch) if _runs(machine, name)),
+        (name for name in llvm.cpus_64bit(machine.arch) if _runs(machine, name)),
         key=lambda name: (
             len(emitted(machine.arch, llvm.features(machine.arch, name))),
             name == system_cpu,
             (machine.vendor == "AuthenticAMD") == name.startswith(("znver", "bdver", "btver")),
+            name in available(),
             name,
         ),
         default=llvm.GENERIC_CPU[machine.arch],
@@ -37,10 +39,6 @@ def settled(arch: str, cpu: str, mattr: tuple[str, ...]) -> tuple[str, ...]:
     """Drop from ``mattr`` the additions that one of its removals takes along."""
     left = llvm.features(arch, cpu, tuple(sorted(mattr)))  # "+" sorts before "-"
     return tuple(item for item in mattr if item[0] == "-" or item[1:] in left)
-
-
-def _candidates(arch: str) -> list[str]:
-    return [n for n in llvm.cpus(arch) if llvm.features(arch, n) >= BASELINE[arch]]
 
 
 def _runs(machine: Host, cpu: str) -> bool:

@@ -89,7 +89,7 @@ def _expand_head(request: Request) -> tuple[Request, str]:
         raise TargetError(
             f'target "{request.text}": "{head}" is a CPU, not a kind. Write "llvm -mcpu={head}".'
         )
-    cpus = [f"llvm -mcpu={name}" for arch in llvm.TRIPLES for name in _cpus_64bit(arch)]
+    cpus = [f"llvm -mcpu={name}" for arch in llvm.TRIPLES for name in llvm.cpus_64bit(arch)]
     raise unknown(request.text, "kind or tag", head, ["llvm", "native", *llvm.tags(), *cpus])
 
 
@@ -133,7 +133,7 @@ def _arch(request: Request, machine: Host) -> str:
         return machine.arch
     fitting = [arch for arch in llvm.TRIPLES if llvm.is_cpu(cpu, arch)]
     if not fitting:
-        everything = [name for arch in llvm.TRIPLES for name in _cpus_64bit(arch)]
+        everything = [name for arch in llvm.TRIPLES for name in llvm.cpus_64bit(arch)]
         raise unknown(request.text, "CPU", cpu, everything)
     if len(fitting) > 1:
         raise TargetError(
@@ -160,10 +160,6 @@ def _spelled(mtriple: str, arch: str) -> str:
     return f"{arch}-{mtriple.partition('-')[2]}" if mtriple else ""
 
 
-def _cpus_64bit(arch: str) -> list[str]:
-    return [n for n in llvm.cpus(arch) if llvm.features(arch, n) >= BASELINE[arch]]
-
-
 def _check_cpu(request: Request, arch: str) -> None:
     cpu = request.mcpu
     if not llvm.is_cpu(cpu, arch):
@@ -173,11 +169,11 @@ def _check_cpu(request: Request, arch: str) -> None:
                 f'target "{request.text}": CPU "{cpu}" is {others[0]}, but the triple '
                 f'"{request.mtriple}" is {arch}. Leave out -mtriple or name another CPU.'
             )
-        raise unknown(request.text, f"{arch} CPU", cpu, _cpus_64bit(arch))
+        raise unknown(request.text, f"{arch} CPU", cpu, llvm.cpus_64bit(arch))
     if not llvm.features(arch, cpu) >= BASELINE[arch]:
         raise TargetError(
             f'target "{request.text}": CPU "{cpu}" has no 64-bit mode or no vector unit; '
-            f"code needs both. Nearest names: {nearest(cpu, _cpus_64bit(arch))}."
+            f"code needs both. Nearest names: {nearest(cpu, llvm.cpus_64bit(arch))}."
         )
 
 

@@ -10,8 +10,6 @@ from gsb_tvm.targets.native import native_cpu
 from gsb_tvm.targets.resolve import resolve_for
 from gsb_tvm.targets.spec import parse
 
-VENDORS = {"znver": "AuthenticAMD"}
-
 
 def machine_like(arch, cpu, vendor="GenuineIntel", without=()):
     names = linux_names(arch, llvm.features(arch, cpu)) - set(without)
@@ -51,6 +49,10 @@ def test_a_guess_that_fits_decides_among_equals():
     machine = machine_like("aarch64", "cortex-a76")
     assert native_cpu(machine, "cortex-a76")[0] == "cortex-a76"
     assert native_cpu(machine, "neoverse-n1")[0] == "neoverse-n1"
+
+
+def test_without_a_fitting_guess_a_cpu_with_a_device_file_wins():
+    assert native_cpu(machine_like("aarch64", "cortex-a72"), "znver5")[0] == "cortex-a72"
 
 
 def test_a_guess_whose_features_a_hypervisor_hides_is_overruled():
