@@ -1,0 +1,225 @@
+"""What an artefact says about itself, and where it says it.
+
+The same JSON stands in the shared library, in the section ``.gsb_tvm`` (symbol
+``gsb_tvm_metadata``), and beside it in a file of its own. It holds no time and no path, so equal
+inputs give equal bytes. The section begins with a header of 24 bytes, little-endian:
+
+====== ======= ====================================================================
+offset type    meaning
+====== ======= ====================================================================
+0      char[8] ``gsb-tvm`` and a zero
+8      uint32  format version
+12     uint32  CRC-32 of the whole file with this field zero; 0 where never computed
+16     uint64  length of the JSON that follows
+====== ======= ====================================================================
+"""
+
+import io
+import struct
+import zlib
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+from elftools.elf.elffile import ELFFile
+
+import gsb_tvm
+from gsb_tvm.dialect.errors import ArtefactError
+from gsb_tvm.targets.profile import Profile
+
+FORMAT = 1
+SECTION = ".gsb_tvm"
+SYMBOL = "gsb_tvm_metadata"
+
+_HEADER = struct.Struct("<8sIIQ")
+_MAGIC = b"gsb-tvm\0"
+_CRC_OFFSET = 12
+# Offsets of e_shoff, and of e_shentsize with e_shnum, in an ELF64 header (elf.h).
+_ELF64_HEADER_BYTES, _E_SHOFF, _E_SHENTSIZE = 64, 0x28, 0x3A
+ARCHITECTURES = {"EM_X86_64": "x86_64", "EM_AARCH64": "aarch64"}
+"""Machine names of ELF -> architecture names of :mod:`gsb_tvm.targets`."""
+
+
+class Tensor(msgspec.Struct, frozen=True):
+    """An input or output: ``dtype`` as NumPy names it."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+class Target(msgspec.Struct, frozen=True):
+    """What the code was generated for; ``required_features`` in /proc/cpuinfo or HWCAP names."""
+
+    text: str
+    triple: str
+    cpu: str
+    arch: str
+    required_features: tuple[str, ...]
+
+
+class Model(msgspec.Struct, frozen=True):
+    """The model compiled: its name (no folder) and the SHA-256 of its bytes, in hexadecimal."""
+
+    name: str
+    sha256: str
+
+
+class Layer(msgspec.Struct, frozen=True):
+    """One matmul-like operator of the model and what became of it.
+
+    ``reason`` says why a layer is packed or was left in float; ``bytes`` counts its constants.
+    """
+
+    name: str
+    operator: str
+    shape: tuple[int, ...]
+    form: Literal["packed", "float"]
+    reason: str
+    macs: int
+    bytes: int
+
+
+class Versions(msgspec.Struct, frozen=True):
+    """Versions of the compiler that made the artefact."""
+
+    gsb_tvm: str
+    tvm: str
+    tvm_ffi: str
+
+
+class Metadata(msgspec.Struct, frozen=True, kw_only=True):
+    """All that an artefact says about itself."""
+
+    versions: Versions
+    target: Target
+    model: Model
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    layers: tuple[Layer, ...] = ()
+    options: dict[str, str] = {}
+
+    def json(self) -> bytes:
+        """Encode as JSON, keys in a fixed order, indented for people."""
+        return (
+            msgspec.json.format(msgspec.json.encode(self, order="deterministic"), indent=2) + b"\n"
+        )
+
+
+def versions() -> Versions:
+    """Versions of what is installed here."""
+    return Versions(gsb_tvm.__version__, _installed("apache-tvm"), _installed("apache-tvm-ffi"))
+
+
+def target_of(profile: Profile) -> Target:
+    """What ``profile`` says about the machine that may execute its code."""
+    return Target(
+        profile.target_string,
+        profile.mtriple,
+        profile.mcpu,
+        profile.arch,
+        tuple(sorted(profile.required_features)),
+    )
+
+
+def section(metadata: Metadata) -> bytes:
+    """Contents of the section that carries ``metadata``, its checksum not yet computed."""
+    text = metadata.json()
+    return _HEADER.pack(_MAGIC, FORMAT, 0, len(text)) + text
+
+
+def seal(library: bytes) -> bytes:
+    """Return a linked library with the checksum over itself filled in."""
+    offset, _ = _find_section(library, "the linked library")
+    at = offset + _CRC_OFFSET
+    blank = library[:at] + bytes(4) + library[at + 4 :]
+    return blank[:at] + struct.pack("<I", zlib.crc32(blank) or 1) + blank[at + 4 :]
+
+
+def read(path: Path) -> Metadata:
+    """Read the metadata of the artefact at ``path`` without loading any of its code.
+
+    Raises
+    ------
+    ArtefactError
+        The file is missing, cut off, changed since it was written, not an artefact of this
+        compiler, or of another format version.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as err:
+        raise ArtefactError(f"{path}: cannot be read ({err.strerror}).") from err
+    return parse(data, str(path))
+
+
+def parse(data: bytes, name: str) -> Metadata:
+    """Read the metadata of an artefact held in memory; ``name`` is for messages.
+
+    Raises
+    ------
+    ArtefactError
+        As for :func:`read`.
+    """
+    offset, size = _find_section(data, name)
+    if size < _HEADER.size:
+        raise ArtefactError(f"{name}: the section {SECTION} is damaged. Compile the model again.")
+    magic, number, checksum, length = _HEADER.unpack_from(data, offset)
+    if magic != _MAGIC or length > size - _HEADER.size:
+        raise ArtefactError(f"{name}: the section {SECTION} is damaged. Compile the model again.")
+    if number != FORMAT:
+        raise ArtefactError(
+            f"{name}: made in artefact format {number}, expected {FORMAT}. "
+            f"Compile the model again with gsb_tvm {gsb_tvm.__version__}."
+        )
+    if checksum and checksum != _checksum(data, offset + _CRC_OFFSET):
+        raise ArtefactError(
+            f"{name}: the file was changed after it was written (its checksum does not match). "
+            "Copy it again or compile the model again."
+        )
+    start = offset + _HEADER.size
+    try:
+        return msgspec.json.decode(data[start : start + length], type=Metadata)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as err:
+        raise ArtefactError(f"{name}: the metadata is damaged ({err}).") from err
+
+
+def _find_section(data: bytes, name: str) -> tuple[int, int]:
+    """Offset and size of the metadata section in an ELF file."""
+    if data[:4] != b"\x7fELF":
+        raise ArtefactError(f"{name}: not a shared library (no ELF header).")
+    if len(data) < _ELF64_HEADER_BYTES or data[4:6] != b"\x02\x01":
+        raise ArtefactError(f"{name}: cut off, or not a 64-bit little-endian library.")
+    table = struct.unpack_from("<Q", data, _E_SHOFF)[0]
+    entry, count = struct.unpack_from("<HH", data, _E_SHENTSIZE)
+    # The section table is the last thing in the file: a file cut anywhere lacks a part of it.
+    if table + entry * count > len(data):
+        raise ArtefactError(
+            f"{name}: cut off, {len(data)} bytes are left of at least {table + entry * count}. "
+            "Copy it again or compile the model again."
+        )
+    found = _section_header(data, name)
+    if found is None or found["sh_offset"] + found["sh_size"] > len(data):
+        raise ArtefactError(f"{name}: not made by gsb_tvm (no section {SECTION}).")
+    return found["sh_offset"], found["sh_size"]
+
+
+def _section_header(data: bytes, name: str) -> Any | None:
+    try:
+        found = ELFFile(io.BytesIO(data)).get_section_by_name(SECTION)
+        return found.header if found is not None else None
+    except Exception as err:  # pyelftools raises whatever its parser trips over
+        raise ArtefactError(f"{name}: a damaged library ({type(err).__name__}: {err}).") from err
+
+
+def _checksum(data: bytes, at: int) -> int:
+    view = memoryview(data)
+    crc = zlib.crc32(bytes(4), zlib.crc32(view[:at]))
+    return zlib.crc32(view[at + 4 :], crc) or 1
+
+
+def _installed(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"

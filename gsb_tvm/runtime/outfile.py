@@ -1,0 +1,113 @@
+"""Writing output files whole or not at all."""
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from gsb_tvm.dialect.errors import OutputError
+
+_REASONS = {
+    errno.ENOSPC: "no space is left on the device",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file would be larger than the size limit allows",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "no permission to write there",
+    errno.EPERM: "no permission to write there",
+    errno.ENOENT: "the folder does not exist",
+    errno.ENOTDIR: "a part of the path is a file, not a folder",
+    errno.EISDIR: "it is a folder",
+    errno.ENAMETOOLONG: "the name is too long",
+}
+
+
+def output_error(path: Path, err: OSError) -> OutputError:
+    """Build the error for an output that cannot be written."""
+    reason = _REASONS.get(err.errno or 0, err.strerror or str(err))
+    return OutputError(f"{path}: cannot be written: {reason}. Choose another place with -o.")
+
+
+def check_writable(path: Path) -> None:
+    """Raise before any work is done if ``path`` cannot be written; leaves nothing behind.
+
+    Raises
+    ------
+    OutputError
+        The folder is missing or read-only, or ``path`` is a folder.
+    """
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", dir=path.parent)
+        os.close(handle)
+        os.unlink(name)
+    except OSError as err:
+        raise output_error(path, err) from err
+
+
+def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Write ``data`` beside ``path``, flush it to the disk, and give it the name ``path``.
+
+    Whoever reads ``path`` meanwhile sees the old file or the new one, never a part. ``mode`` is
+    reduced by the umask.
+
+    Raises
+    ------
+    OutputError
+        The file cannot be written; what was begun is removed.
+    """
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", dir=path.parent)
+    except OSError as err:
+        raise output_error(path, err) from err
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fchmod(file.fileno(), mode & ~_umask())
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except OSError as err:
+        raise output_error(path, err) from err
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+@contextmanager
+def scratch_folder(need: int) -> Iterator[Path]:
+    """Yield a temporary folder that has room for a file of ``need`` bytes.
+
+    The room is tried out first because LLVM ends the process when a write of its own fails.
+
+    Raises
+    ------
+    OutputError
+        There is no folder for temporary files, or no room in it.
+    """
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="gsb_tvm-")
+    except OSError as err:
+        raise OutputError(f"no folder for temporary files ({err.strerror}). Set TMPDIR.") from err
+    with folder as name:
+        try:
+            with tempfile.TemporaryFile(dir=name) as trial:
+                os.posix_fallocate(trial.fileno(), 0, need)
+        except OSError as err:
+            reason = _REASONS.get(err.errno or 0, err.strerror)
+            raise OutputError(
+                f"{name}: {need} bytes of temporary files cannot be written: {reason}. "
+                "Make room there or set TMPDIR."
+            ) from err
+        yield Path(name)
+
+
+def _umask() -> int:
+    """Read the process's umask, which the system only tells when it is set."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("Umask:"):
+            return int(line.split()[1], 8)
+    return 0o022
