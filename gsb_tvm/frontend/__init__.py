@@ -1,1 +1,5 @@
-"""Everything that knows model formats: guards, import, folding of weights."""
+"""ONNX in, Relax out."""
+
+from gsb_tvm.frontend.importer import ImportedModel, Port, load
+
+__all__ = ["ImportedModel", "Port", "load"]

@@ -1,0 +1,268 @@
+"""One spelling for each construct, with every index, axis and shape an attribute.
+
+After this stage a node's inputs are data only. `RULES` is the table ONNX operator -> rule; a rule
+returns the name that stands for the output, or None to keep the node as the rule left it.
+"""
+
+import numpy as np
+
+from gsb_tvm.frontend import index_forms, window_forms
+from gsb_tvm.frontend.evaluate import REDUCTIONS, axes_of
+from gsb_tvm.frontend.graph import Graph, Node, Type
+from gsb_tvm.frontend.rewriter import Rewriter, Rule
+
+
+def normalise(graph: Graph) -> None:
+    """Rewrite every node to its normal form.
+
+    Raises
+    ------
+    ModelError
+        If an axis, shape or index that must be constant is not.
+    """
+    rewriter = Rewriter(graph)
+    for node in graph.nodes:
+        node.inputs = [rewriter.alias.get(name, name) for name in node.inputs]
+        rule = RULES.get(node.op)
+        if node.op in REDUCTIONS:
+            rule = _reduce
+        if node.op == "Split":
+            index_forms.split(rewriter, node)
+            continue
+        stands = rule(rewriter, node) if rule else None
+        if stands is None:
+            rewriter.nodes.append(node)
+        else:
+            rewriter.alias[node.output] = stands
+    graph.nodes = rewriter.nodes
+    graph.outputs = [rewriter.alias.get(name, name) for name in graph.outputs]
+    graph.drop_dead()
+
+
+def _same(rw: Rewriter, node: Node) -> str | None:
+    return node.inputs[0]
+
+
+def _cast(rw: Rewriter, node: Node) -> str | None:
+    if rw.type(node.inputs[0]).dtype == rw.type(node.output).dtype:
+        return node.inputs[0]
+    node.op, node.inputs, node.attrs = "Cast", node.inputs[:1], {}
+    return None
+
+
+def _clip(rw: Rewriter, node: Node) -> str | None:
+    low, high = (
+        rw.constant(node, i, "bound").reshape(()).item() if node.input(i) else None for i in (1, 2)
+    )
+    low = None if low == -np.inf else low
+    high = None if high == np.inf else high
+    if low is None and high is None:
+        return node.inputs[0]
+    node.inputs = node.inputs[:1]
+    if low is not None and high is not None:
+        node.attrs = {"min": low, "max": high}
+        return None
+    node.op = "Max" if high is None else "Min"
+    bound = low if high is None else high
+    node.inputs.append(rw.graph.add_constant(np.array(bound, rw.type(node.output).dtype)))
+    return None
+
+
+def _power(rw: Rewriter, node: Node) -> str | None:
+    exponent = rw.graph.value(node.inputs[1])
+    if exponent is None or exponent.size != 1:
+        return None
+    base, value = node.inputs[0], float(exponent.reshape(()))
+    if rw.type(base).shape != rw.type(node.output).shape:
+        return None
+    if value == 1.0:
+        return base
+    if value == 2.0:
+        node.op, node.inputs = "Mul", [base, base]
+    elif value == 0.5:
+        node.op, node.inputs = "Sqrt", [base]
+    return None
+
+
+def _fold_left(rw: Rewriter, node: Node) -> str | None:
+    """Make Max, Min or Sum of several operands a chain of binary ones."""
+    op = "Add" if node.op == "Sum" else node.op
+    if len(node.inputs) == 1:
+        return node.inputs[0]
+    value = node.inputs[0]
+    for other in node.inputs[1:-1]:
+        shape = np.broadcast_shapes(rw.type(value).shape, rw.type(other).shape)
+        value = rw.emit(op, [value, other], Type(shape, rw.type(value).dtype), node)
+    node.op, node.inputs = op, [value, node.inputs[-1]]
+    return None
+
+
+def _softmax(rw: Rewriter, node: Node) -> str | None:
+    node.attrs = {"axis": int(node.attrs.get("axis", -1)) % len(rw.type(node.output).shape)}
+    return None
+
+
+def _reduce(rw: Rewriter, node: Node) -> str | None:
+    if node.input(1):
+        rw.constant(node, 1, "list of axes")
+    axes = axes_of(rw.operands(node), node.attrs)
+    x = node.inputs[0]
+    type_ = rw.type(x)
+    if not axes and node.attrs.get("noop_with_empty_axes", 0):
+        return x
+    rank = len(type_.shape)
+    axes = sorted(axis % rank for axis in axes) if axes else list(range(rank))
+    node.attrs = {"axes": axes, "keepdims": bool(node.attrs.get("keepdims", 1))}
+    node.inputs = [x]
+    if node.op == "ReduceL1":
+        node.op, node.inputs = "ReduceSum", [rw.emit("Abs", [x], type_, node)]
+    elif node.op in ("ReduceL2", "ReduceSumSquare"):
+        squares = rw.emit("Mul", [x, x], type_, node)
+        if node.op == "ReduceL2":
+            total = rw.emit("ReduceSum", [squares], rw.type(node.output), node, **node.attrs)
+            node.op, node.inputs, node.attrs = "Sqrt", [total], {}
+        else:
+            node.op, node.inputs = "ReduceSum", [squares]
+    return None
+
+
+def _gemm(rw: Rewriter, node: Node) -> str | None:
+    """Gemm becomes MatMul and Add, with a constant factor a transposed constant."""
+    a, b = (
+        _transposed(rw, node, node.inputs[i], bool(node.attrs.get(key, 0)))
+        for i, key in ((0, "transA"), (1, "transB"))
+    )
+    alpha, beta = float(node.attrs.get("alpha", 1.0)), float(node.attrs.get("beta", 1.0))
+    type_ = rw.type(node.output)
+    product = rw.emit("MatMul", [a, b], type_, node)
+    if alpha != 1.0:
+        product = _scaled(rw, node, product, alpha)
+    if not node.input(2) or beta == 0.0:
+        return product
+    bias = node.inputs[2] if beta == 1.0 else _scaled(rw, node, node.inputs[2], beta)
+    node.op, node.inputs, node.attrs = "Add", [product, bias], {}
+    return None
+
+
+def _transposed(rw: Rewriter, node: Node, name: str, wanted: bool) -> str:
+    if not wanted:
+        return name
+    array = rw.graph.value(name)
+    if array is not None:
+        return rw.graph.add_constant(np.ascontiguousarray(array.T), name)
+    type_ = rw.type(name)
+    return rw.emit("Transpose", [name], Type(type_.shape[::-1], type_.dtype), node, perm=[1, 0])
+
+
+def _scaled(rw: Rewriter, node: Node, name: str, factor: float) -> str:
+    type_ = rw.type(name)
+    array = rw.graph.value(name)
+    if array is not None:
+        return rw.graph.add_constant((array * type_.dtype.type(factor)).astype(type_.dtype), name)
+    return rw.emit("Mul", [name, rw.graph.add_constant(np.array(factor, type_.dtype))], type_, node)
+
+
+def _layer_norm(rw: Rewriter, node: Node) -> str | None:
+    type_ = rw.type(node.inputs[0])
+    axis = int(node.attrs.get("axis", -1)) % len(type_.shape)
+    if not node.input(2):
+        zeros = np.zeros(type_.shape[axis:], type_.dtype)
+        node.inputs = [*node.inputs[:2], rw.graph.add_constant(zeros)]
+    if any(node.outputs[1:]):
+        node.outputs = node.outputs[:1]
+    epsilon = float(node.attrs.get("epsilon", 1e-5))
+    node.attrs = {"axes": list(range(axis, len(type_.shape))), "epsilon": epsilon}
+    return None
+
+
+def _batch_norm(rw: Rewriter, node: Node) -> str | None:
+    """Batch norm of constant statistics becomes Mul and Add with one value a channel."""
+    gamma, beta, mean, variance = (
+        rw.constant(node, i, what).astype(np.float64)
+        for i, what in ((1, "scale"), (2, "shift"), (3, "mean"), (4, "variance"))
+    )
+    factor = gamma / np.sqrt(variance + float(node.attrs.get("epsilon", 1e-5)))
+    type_ = rw.type(node.inputs[0])
+    shape = (-1, *[1] * (len(type_.shape) - 2))
+    factors, shifts = (
+        rw.graph.add_constant(array.reshape(shape).astype(type_.dtype), node.output)
+        for array in (factor, beta - mean * factor)
+    )
+    product = rw.emit("Mul", [node.inputs[0], factors], type_, node)
+    node.op, node.inputs, node.attrs = "Add", [product, shifts], {}
+    node.outputs = node.outputs[:1]
+    return None
+
+
+def _bipolar(rw: Rewriter, node: Node) -> str | None:
+    """QONNX: +scale where x >= 0, −scale elsewhere (NaN included)."""
+    x, scale = node.inputs[:2]
+    if node.domain == "":
+        return None
+    plus = rw.graph.value(scale)
+    if plus is None:
+        raise rw.graph.error(node, "its scale depends on the input, and must be constant.")
+    zero = rw.graph.add_constant(np.zeros((), rw.type(x).dtype))
+    minus = rw.graph.add_constant(-plus)
+    holds = rw.emit("GreaterOrEqual", [x, zero], Type(rw.type(x).shape, np.dtype(bool)), node)
+    node.op, node.domain, node.attrs = "Where", "", {}
+    node.inputs = [holds, scale, minus]
+    return None
+
+
+def _prelu(rw: Rewriter, node: Node) -> str | None:
+    """x where x >= 0, slope * x elsewhere."""
+    x, slope = node.inputs
+    type_ = rw.type(x)
+    scaled = rw.emit("Mul", [x, slope], type_, node)
+    zero = rw.graph.add_constant(np.zeros((), type_.dtype))
+    below = rw.emit("Less", [x, zero], Type(type_.shape, np.dtype(bool)), node)
+    node.op, node.inputs = "Where", [below, scaled, x]
+    return None
+
+
+def _leaky(rw: Rewriter, node: Node) -> str | None:
+    slope = np.array(node.attrs.get("alpha", 0.01), rw.type(node.output).dtype)
+    node.inputs = [node.inputs[0], rw.graph.add_constant(slope)]
+    node.attrs = {}
+    return _prelu(rw, node)
+
+
+def _global_average(rw: Rewriter, node: Node) -> str | None:
+    rank = len(rw.type(node.inputs[0]).shape)
+    node.op, node.attrs = "ReduceMean", {"axes": list(range(2, rank)), "keepdims": True}
+    return None
+
+
+RULES: dict[str, Rule] = {
+    "AveragePool": window_forms.average_pool,
+    "BatchNormalization": _batch_norm,
+    "BipolarQuant": _bipolar,
+    "Cast": _cast,
+    "CastLike": _cast,
+    "Clip": _clip,
+    "Concat": index_forms.concat,
+    "Conv": window_forms.convolution,
+    "Dropout": _same,
+    "Expand": index_forms.expand,
+    "Flatten": index_forms.reshape,
+    "Gather": index_forms.gather,
+    "Gemm": _gemm,
+    "GlobalAveragePool": _global_average,
+    "Identity": _same,
+    "LayerNormalization": _layer_norm,
+    "LeakyRelu": _leaky,
+    "Max": _fold_left,
+    "MaxPool": window_forms.max_pool,
+    "Min": _fold_left,
+    "PRelu": _prelu,
+    "Pow": _power,
+    "Reshape": index_forms.reshape,
+    "Slice": index_forms.slice_,
+    "Softmax": _softmax,
+    "Squeeze": index_forms.reshape,
+    "Sum": _fold_left,
+    "Tile": index_forms.tile,
+    "Transpose": index_forms.transpose,
+    "Unsqueeze": index_forms.reshape,
+}
