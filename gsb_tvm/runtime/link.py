@@ -43,13 +43,18 @@ class Toolchain:
         For people: "gcc", "ld.lld", "ziglang".
     command
         The program and the options that choose the target.
-    compiles
-        Whether it also compiles C and has the target's C library.
+    program
+        The same for a C compiler that makes static programs; empty where it cannot.
     """
 
     name: str
     command: tuple[str, ...]
-    compiles: bool
+    program: tuple[str, ...]
+
+    @classmethod
+    def compiler(cls, name: str, path: str) -> "Toolchain":
+        """Make one from a C compiler that knows its target and has its C library."""
+        return cls(name, (path,), (path,))
 
 
 def find(profile: Profile) -> list[Toolchain]:
@@ -58,11 +63,18 @@ def find(profile: Profile) -> list[Toolchain]:
     found = _native() if host().arch == profile.arch else _cross(triple)
     for number in ("", *(f"-{n}" for n in range(25, 12, -1))):
         if path := shutil.which(f"ld.lld{number}"):
-            found.append(Toolchain("ld.lld", (path,), compiles=False))
+            found.append(Toolchain("ld.lld", (path,), ()))
             break
     if importlib.util.find_spec("ziglang") is not None:
-        command = (sys.executable, "-m", "ziglang", "cc", "-target", _zig_triple(profile))
-        found.append(Toolchain("ziglang", command, compiles=True))
+        command = (sys.executable, "-m", "ziglang", "cc", "-target")
+        linux = f"{profile.arch}-linux"
+        found.append(
+            Toolchain(
+                "ziglang",
+                (*command, f"{linux}-gnu.{_ZIG_GLIBC}"),
+                (*command, f"{linux}-musl"),  # zig links glibc only dynamically
+            )
+        )
     return found
 
 
@@ -106,13 +118,13 @@ def link_program(profile: Profile, files: Sequence[Path], out: Path, folder: Pat
     OutputError
         There is no room in ``folder``.
     """
-    tools = [tool for tool in find(profile) if tool.compiles]
+    tools = [tool for tool in find(profile) if tool.program]
     if not tools:
         raise ToolchainError(missing(profile))
     failures = []
     for tool in tools:
         options = ["-std=c11", "-O1", "-static", "-Wl,--build-id=none"]
-        command = [*tool.command, *options, "-o", str(out), *map(str, files), "-lm"]
+        command = [*tool.program, *options, "-o", str(out), *map(str, files), "-lm"]
         error = _run(command, folder)
         if not error:
             return
@@ -137,25 +149,21 @@ def missing(profile: Profile) -> str:
 def _native() -> list[Toolchain]:
     names = ("gcc", "g++", "clang", "cc")
     paths = ((name, shutil.which(name)) for name in names)
-    return [Toolchain(name, (path,), compiles=True) for name, path in paths if path]
+    return [Toolchain.compiler(name, path) for name, path in paths if path]
 
 
 def _cross(triple: str) -> list[Toolchain]:
     for name in (f"{triple}-gcc", f"{triple}-g++", f"{triple}-clang"):
         if path := shutil.which(name):
-            return [Toolchain(name, (path,), compiles=True)]
+            return [Toolchain.compiler(name, path)]
     return []
-
-
-def _zig_triple(profile: Profile) -> str:
-    return f"{profile.arch}-linux-gnu.{_ZIG_GLIBC}"
 
 
 def _shared_command(
     profile: Profile, tool: Toolchain, files: Sequence[Path], out: Path
 ) -> list[str]:
     parts = [*map(str, files)]
-    if tool.compiles:
+    if tool.program:
         return [*tool.command, *_SHARED, "-o", str(out), *parts, "-lm"]
     stubs = [str(_stub(profile, tool, name, out.parent)) for name in ("libm.so.6", "libc.so.6")]
     options = ["-shared", "--build-id=none", "--strip-debug", "-z", "noexecstack"]

@@ -1,0 +1,195 @@
+"""Running compiled kernels for another CPU: as a static program, under qemu-user.
+
+The program is the C form of :mod:`gsb_tvm.runtime.aot` around exactly the kernels of the artefact.
+"""
+
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gsb_tvm.dialect.errors import ToolchainError, VerifyError
+from gsb_tvm.runtime import aot
+from gsb_tvm.runtime.build import Code
+from gsb_tvm.runtime.elf import Blob, data_object
+from gsb_tvm.runtime.link import link_program
+from gsb_tvm.runtime.metadata import Metadata
+from gsb_tvm.runtime.outfile import scratch_folder
+from gsb_tvm.targets import llvm
+from gsb_tvm.targets.host import can_run
+from gsb_tvm.targets.profile import Profile
+
+TIMEOUT_S = 600
+_MAIN = """\
+#include <stdio.h>
+static int move(size_t (*step)(void*, size_t, size_t, FILE*), void* at, size_t n, FILE* file) {
+  return n == 0 || step(at, 1, n, file) == n;
+}
+static size_t put(void* at, size_t size, size_t n, FILE* file) { return fwrite(at, size, n, file); }
+int main(int argc, char** argv) {
+  FILE* in = argc == 3 ? fopen(argv[1], "rb") : 0;
+  FILE* out = argc == 3 ? fopen(argv[2], "wb") : 0;
+  if (!in || !out) return 2;
+  for (int c; (c = fgetc(in)) != EOF;) {
+    ungetc(c, in);
+    for (int i = 0; i < NUM_INPUTS; ++i)
+      if (!move(fread, inputs[i], input_bytes[i], in)) return 2;
+    if (gsb_run((const void* const*)inputs, outputs, arena)) {
+      fprintf(stderr, "%s\\n", gsb_error());
+      return 1;
+    }
+    for (int i = 0; i < NUM_OUTPUTS; ++i)
+      if (!move(put, outputs[i], output_bytes[i], out)) return 2;
+  }
+  return fclose(out) ? 2 : 0;
+}
+"""
+
+
+def command(profile: Profile) -> tuple[str, ...] | None:
+    """The words to put before a program built for ``profile``.
+
+    Empty where this machine executes it itself; None where no emulator for it is installed.
+    """
+    if not can_run(profile):
+        return ()
+    qemu = shutil.which(f"qemu-{profile.arch}") or shutil.which(f"qemu-{profile.arch}-static")
+    if qemu is None or profile.has_avx512:  # qemu has no 512-bit vectors
+        return None
+    # The CPU's own model traps what that CPU lacks; features added by -mattr need them all.
+    added = profile.features - llvm.features(profile.arch, profile.mcpu)
+    model = profile.mcpu if not added and profile.mcpu in _models(qemu) else "max"
+    return (qemu, "-cpu", model)
+
+
+def skip_reason(profile: Profile) -> str:
+    """Why code for ``profile`` cannot be run here; empty when it can."""
+    if command(profile) is not None:
+        return ""
+    if profile.has_avx512:
+        return "this CPU has no AVX-512 and qemu-user does not emulate it"
+    return f"qemu-user not found (Debian: apt install qemu-user; looked for qemu-{profile.arch})"
+
+
+class Emulator:
+    """A compiled model as a program; a context manager that removes its files at the end."""
+
+    def __init__(self, code: Code, profile: Profile, metadata: Metadata) -> None:
+        """Build the program.
+
+        Raises
+        ------
+        ToolchainError
+            There is no emulator or no C compiler for the target.
+        """
+        prefix = command(profile)
+        if prefix is None:
+            raise ToolchainError(f"cannot run code for {profile.name}: {skip_reason(profile)}.")
+        self._command = prefix
+        self._cpu = profile.mcpu
+        self._outputs = metadata.outputs
+        source = aot.program(code.planned)
+        with scratch_folder(2 * (len(source.constants) + len(code.kernels))):
+            self._folder = tempfile.TemporaryDirectory(prefix="gsb_tvm-emulate-")
+        try:
+            self._program = _build(code, source, profile, Path(self._folder.name))
+        except BaseException:
+            self._folder.cleanup()
+            raise
+
+    def __enter__(self) -> "Emulator":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._folder.cleanup()
+
+    def run(self, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        """Run once on C-contiguous arrays in the order of the model's inputs.
+
+        Raises
+        ------
+        VerifyError
+            The program stopped: an instruction its CPU lacks, a bad access, no end.
+        """
+        sent, got = (Path(self._folder.name, name) for name in ("inputs", "outputs"))
+        sent.write_bytes(b"".join(array.tobytes() for array in inputs))
+        try:
+            done = subprocess.run(
+                [*self._command, str(self._program), str(sent), str(got)],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=TIMEOUT_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as err:
+            raise VerifyError(f"emulated {self._cpu}: no end within {TIMEOUT_S} s.") from err
+        if done.returncode:
+            said = done.stderr.decode("utf-8", "replace").strip()[:500]
+            raise VerifyError(f"emulated {self._cpu}: {_stop(done.returncode)}. {said}")
+        return self._split(got.read_bytes())
+
+    def _split(self, data: bytes) -> list[NDArray[Any]]:
+        arrays, at = [], 0
+        for spec in self._outputs:
+            count = int(np.prod(spec.shape, dtype=np.int64))
+            dtype = np.dtype(spec.dtype)
+            array = np.frombuffer(data, dtype, count, at).reshape(spec.shape)
+            arrays.append(array.copy())
+            at += count * dtype.itemsize
+        return arrays
+
+
+def _build(code: Code, source: aot.Program, profile: Profile, folder: Path) -> Path:
+    weights = Blob(".rodata", aot.weights_symbol(), source.constants or bytes(1))
+    parts = {
+        "model.h": aot.header(source).encode(),
+        "model.c": aot.model_source(source).encode(),
+        "runtime.c": aot.runtime_source().encode(),
+        "main.c": _main_source(source).encode(),
+        "weights.o": data_object(profile.arch, [weights]),
+        **({"kernels.o": code.kernels} if code.kernels else {}),
+    }
+    for name, data in parts.items():
+        (folder / name).write_bytes(data)
+    out = folder / "program"
+    link_program(profile, [folder / n for n in parts if n != "model.h"], out, folder)
+    return out
+
+
+def _main_source(source: aot.Program) -> str:
+    """C source of a program that reads inputs from a file and writes outputs to another."""
+    lines = ['#include "model.h"', "#include <stdalign.h>"]
+    for name, buffers in (("input", source.inputs), ("output", source.outputs)):
+        sizes = [aot.size_bytes(buffer) for buffer in buffers]
+        lines += [f"#define NUM_{name.upper()}S {len(sizes)}"]
+        lines += [f"alignas(64) static char {name}{i}[{max(n, 1)}];" for i, n in enumerate(sizes)]
+        addresses = ", ".join(f"{name}{i}" for i in range(len(sizes)))
+        lines += [f"static void* {name}s[] = {{{addresses or '0'}}};"]
+        lines += [f"static const size_t {name}_bytes[] = {{{', '.join(map(str, sizes)) or '0'}}};"]
+    lines += [f"alignas(64) static char arena[{aot.PREFIX.upper()}_ARENA_BYTES];"]
+    return "\n".join(lines) + "\n" + _MAIN
+
+
+def _stop(status: int) -> str:
+    names = {
+        signal.SIGILL: "the code holds an instruction that this CPU lacks",
+        signal.SIGSEGV: "the code accessed memory that is not its own",
+    }
+    number = -status if status < 0 else status - 128  # qemu-user passes the signal on, or as 128+n
+    return next((t for s, t in names.items() if s == number), f"the program ended with {status}")
+
+
+@cache
+def _models(qemu: str) -> frozenset[str]:
+    """CPU models that this qemu knows."""
+    done = subprocess.run(
+        [qemu, "-cpu", "help"], capture_output=True, text=True, timeout=60, check=False
+    )
+    return frozenset(done.stdout.split())
