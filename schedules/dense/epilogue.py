@@ -1,0 +1,200 @@
+"""What becomes of the dots of a register tile: float steps and a store, or bits."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from tvm.script.ir_builder import tirx as T
+from tvm.tirx import And
+
+from gsb_tvm.dialect.bits import WORD_BITS, words
+from gsb_tvm.dialect.specs import Dense, Kind, Operand
+from gsb_tvm.schedules.vector import bind, bits_of, local, put, rounded, splat
+
+Expr = Any
+Buffer = Any
+
+
+@dataclass(frozen=True)
+class Block:
+    """Columns whose weights are in L1.
+
+    ``dot = base - factor * count``: ``base`` is a number, or an int32 buffer with one entry per
+    column.
+    """
+
+    batch: Expr
+    first: Expr  # first column
+    columns: int
+    base: int | Buffer
+    factor: int
+
+
+class Epilogue(Protocol):
+    """Turns counts into outputs."""
+
+    def enter(self, block: Block) -> None:
+        """Prepare what every row of the block needs."""
+
+    def row(self, block: Block, token: Expr, counts: Buffer, offset: int) -> None:
+        """Finish one token: its counts stand in ``counts`` from ``offset`` on."""
+
+    def leave(self) -> None:
+        """Write what belongs to the whole output."""
+
+
+def span(first: Expr, lanes: int) -> Expr:
+    """Index of ``lanes`` neighbours; a plain index for one."""
+    return first if lanes == 1 else T.ramp(first, 1, lanes)
+
+
+def typed(dtype: str, lanes: int) -> str:
+    """Name of a vector type; of a scalar for one lane."""
+    return dtype if lanes == 1 else f"{dtype}x{lanes}"
+
+
+def pieces(count: int, lanes: int) -> list[tuple[int, int]]:
+    """Cut ``count`` elements into (offset, width) with widths ``lanes`` and smaller powers of 2."""
+    out, offset = [], 0
+    while offset < count:
+        while lanes > count - offset:
+            lanes //= 2
+        out.append((offset, lanes))
+        offset += lanes
+    return out
+
+
+def based(block: Block, offset: int, lanes: int) -> Expr:
+    """The base of ``lanes`` columns from ``offset`` on, as int32."""
+    if isinstance(block.base, int):
+        return T.broadcast(T.int32(block.base), lanes) if lanes > 1 else T.int32(block.base)
+    return block.base[span(offset, lanes)]
+
+
+class Floats:
+    """Float steps in the spec's order, each rounded to float32."""
+
+    def __init__(self, spec: Dense, named: dict[str, Buffer], lanes: int) -> None:
+        self.spec, self.named, self.lanes = spec, named, lanes
+
+    def enter(self, block: Block) -> None:
+        """Nothing to prepare."""
+
+    def row(self, block: Block, token: Expr, counts: Buffer, offset: int) -> None:
+        """Write one row of the block; columns past the last are never touched."""
+        for column, lanes in pieces(block.columns, self.lanes):
+            count = counts[span(offset + column, lanes)]
+            if block.factor != 1:
+                count = count * T.cast(T.int32(block.factor), typed("int32", lanes))
+            dot = based(block, column, lanes) - count
+            value = T.cast(dot, typed("float32", lanes))
+            for i, step in enumerate(self.spec.steps):
+                at = span(block.first + column, lanes)
+                buffer = self.named[f"operand{i}"]
+                if step.operand is Operand.COLUMN:
+                    operand = buffer[at]
+                else:
+                    operand = buffer[block.batch, token, at]
+                value = rounded(value * operand) if step.op == "mul" else value + operand
+            at = span(block.first + column, lanes)
+            T.buffer_store(self.named["y"], value, [block.batch, token, at])
+
+    def leave(self) -> None:
+        """Nothing is left."""
+
+
+class Bits:
+    """Thresholds: bit = ((dot - lo) as uint32 <= width) != flip.
+
+    Once per block the interval of dots becomes one of counts, two comparisons per element:
+    ``lo <= base - factor * count <= hi``, hence ``ceil((base - hi) / factor) <= count`` and
+    ``count <= floor((base - lo) / factor)``. An interval that passes 2**32 is replaced by its
+    complement, with the flip inverted. Bounds are first clamped to one beyond what a dot can be.
+    """
+
+    def __init__(self, spec: Dense, named: dict[str, Buffer]) -> None:
+        assert spec.thresholds is not None
+        self.named, self.rows = named, spec.thresholds.rows
+        self.limit = spec.rows.features + 1
+        self.masked = spec.thresholds.kind is Kind.MASKED
+        self.prefixes = ("", "zero_") if self.masked else ("",)
+        size = spec.column_tile
+        self.least = {p: local((size,), "int32") for p in self.prefixes}
+        self.most = {p: local((size,), "int32") for p in self.prefixes}
+        self.flips = {p: local((size // WORD_BITS,), "uint32") for p in self.prefixes}
+        if self.masked:
+            self.zeros = local((1,), "uint32")
+            put(self.zeros, T.uint32(0), 0)
+
+    def enter(self, block: Block) -> None:
+        """Move the intervals from dots to counts."""
+        with T.serial(0, block.columns // WORD_BITS) as word:
+            for prefix in self.prefixes:
+                self._interval(prefix, block, word)
+
+    def _interval(self, prefix: str, block: Block, word: Expr) -> None:
+        def const(value: int, dtype: str = "int64") -> Expr:
+            return splat(value, WORD_BITS, dtype)
+
+        def clamp(bound: Expr) -> Expr:
+            bound = T.min(T.max(bound, const(-self.limit)), const(self.limit))
+            return T.cast(bound, f"int32x{WORD_BITS}")
+
+        here = span(word * WORD_BITS, WORD_BITS)
+        at = span(block.first + word * WORD_BITS, WORD_BITS)
+        low = T.cast(self.named[f"{prefix}lo"][at], f"int64x{WORD_BITS}")
+        high = low + T.cast(self.named[f"{prefix}width"][at], f"int64x{WORD_BITS}")
+        wraps = high >= const(2**32 - self.limit)
+        most = clamp(T.Select(wraps, low - const(1), high))
+        least = clamp(T.Select(wraps, high - const(2**32 - 1), low))
+        base = based(block, word * WORD_BITS, WORD_BITS)
+        first, last = base - most, base - least
+        if block.factor == 2:
+            one = const(1, "int32")
+            first, last = (first + one) >> one, last >> one
+        T.buffer_store(self.least[prefix], first, [here])
+        T.buffer_store(self.most[prefix], last, [here])
+        flip = bits_of(wraps, WORD_BITS)
+        if not prefix:
+            flip = flip ^ self.named["flip"][T.floordiv(block.first, WORD_BITS) + word]
+        put(self.flips[prefix], flip, word)
+
+    def row(self, block: Block, token: Expr, counts: Buffer, offset: int) -> None:
+        """Write one bit per column of the block."""
+        for part in range(block.columns // WORD_BITS):
+            word = T.floordiv(block.first, WORD_BITS) + part
+            count = bind(counts[span(offset + part * WORD_BITS, WORD_BITS)])
+            inside = [self._inside(p, part, count) for p in self.prefixes]
+            real = self._real(word)
+            if self.masked:
+                zero = bind(inside[1] & real)
+                nonzero = bind(~inside[1] & real)
+                put(self.zeros, self.zeros[0] | zero, 0)
+                put(self.named["out_nonzero"], nonzero, block.batch, word, token)
+                put(self.named["out_bits"], inside[0] & nonzero, block.batch, word, token)
+            else:
+                put(self.named["out_bits"], inside[0] & real, block.batch, word, token)
+
+    def _inside(self, prefix: str, part: int, count: Expr) -> Expr:
+        at = span(part * WORD_BITS, WORD_BITS)
+        above, below = count >= self.least[prefix][at], count <= self.most[prefix][at]
+        return bind(bits_of(And(above, below), WORD_BITS) ^ self.flips[prefix][part])
+
+    def _real(self, word: Expr) -> Expr:
+        """Bits of output word ``word`` that are not padding."""
+        rest = self.rows.width % WORD_BITS
+        if rest == 0:
+            return T.uint32(2**WORD_BITS - 1)
+        per_group = words(self.rows.width)
+        is_last = T.floormod(word, per_group) == per_group - 1
+        return T.Select(is_last, T.uint32(2**rest - 1), T.uint32(2**WORD_BITS - 1))
+
+    def leave(self) -> None:
+        """Say whether any value was zero."""
+        if self.masked:
+            flag = T.Select(self.zeros[0] != T.uint32(0), T.int32(1), T.int32(0))
+            put(self.named["out_zeros"], flag, 0)
+
+
+def epilogue(spec: Dense, named: dict[str, Buffer], lanes: int) -> Epilogue:
+    """The epilogue of ``spec``; one per kernel."""
+    return Bits(spec, named) if spec.thresholds is not None else Floats(spec, named, lanes)

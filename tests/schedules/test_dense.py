@@ -1,0 +1,274 @@
+"""Dense kernels against the NumPy meaning: every level that runs here, every kind, ragged sizes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import tvm
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+from tvm.ir import IRModule
+
+from gsb_tvm.dialect import oracle
+from gsb_tvm.dialect.bits import (
+    Rows,
+    pack_rows,
+    pack_weight,
+    pad_columns,
+    pad_weight_columns,
+    padded_tokens,
+    words,
+)
+from gsb_tvm.dialect.specs import Dense, Kind, Operand, Step, Thresholds
+from gsb_tvm.schedules.dense import column_tile, kernel
+from gsb_tvm.targets import Profile, can_run, resolve
+
+Array = npt.NDArray[Any]
+Draw = Callable[[tuple[int, ...]], npt.NDArray[np.bool_]]
+
+RUN_CPUS = ("znver5", "skylake-avx512", "haswell", "x86-64")
+WIDTHS = (1, 24, 31, 32, 33, 63, 64, 65, 127, 128, 384)
+FILLS = ("random", "zeros", "ones")
+EPILOGUES = ("plain", "residual", "affine", "sign", "masked", "mask")
+STEPS = {
+    "plain": (),
+    "residual": (
+        Step("mul", Operand.COLUMN),
+        Step("add", Operand.COLUMN),
+        Step("add", Operand.TENSOR),
+    ),
+    "affine": (
+        Step("add", Operand.TENSOR),
+        Step("mul", Operand.COLUMN),
+        Step("mul", Operand.TENSOR),
+        Step("add", Operand.COLUMN),
+    ),
+}
+
+
+def profile_of(cpu: str) -> Profile:
+    arch = "aarch64" if cpu.startswith("cortex") else "x86_64"
+    return resolve(f"llvm -mtriple={arch}-linux-gnu -mcpu={cpu}")
+
+
+def runnable(cpu: str) -> Profile:
+    profile = profile_of(cpu)
+    if lacking := can_run(profile):
+        pytest.skip(f"this machine lacks {', '.join(lacking)}")
+    return profile
+
+
+def make_spec(
+    profile: Profile,
+    rows: Rows,
+    activation: Kind,
+    weight: Kind,
+    epilogue: str,
+    columns: tuple[int, int],
+) -> Dense:
+    """A spec with ``columns = (groups, width)`` outputs."""
+    tile = column_tile(profile)
+    count = columns[0] * columns[1]
+    if epilogue in STEPS:
+        return Dense(rows, activation, weight, count, tile, STEPS[epilogue])
+    out = Rows(rows.batch, rows.tokens, *columns)
+    return Dense(rows, activation, weight, count, tile, (), Thresholds(out, Kind(epilogue)))
+
+
+def fill(how: str, rng: np.random.Generator) -> Draw:
+    if how == "random":
+        return lambda shape: rng.random(shape) < 0.5
+    return lambda shape: np.full(shape, how == "ones")
+
+
+def arguments(spec: Dense, rng: np.random.Generator, how: str = "random") -> list[Array]:
+    """Inputs of ``spec``. Floats are small integers, so every step is exact in any order."""
+    rows, k = spec.rows, spec.rows.features
+    draw = fill(how, rng)
+    named: dict[str, Array] = {"a_bits": pack_rows(draw((rows.batch, rows.tokens, k)), rows)}
+    if spec.activation is Kind.MASKED:
+        has_zeros = rng.random() < 0.6
+        nonzero = rng.random((rows.batch, rows.tokens, k)) < (0.8 if has_zeros else 2)
+        named["a_nonzero"] = pack_rows(nonzero, rows)
+        named["a_zeros"] = np.array([int(not nonzero.all())], np.int32)
+    for name, plane in (
+        ("weight", draw((spec.columns, k))),
+        ("weight_nonzero", rng.random((spec.columns, k)) < 0.8),
+    ):
+        if spec.thresholds is not None:
+            plane = pad_weight_columns(plane, spec.thresholds.rows)
+        named[name] = pack_weight(plane, groups=rows.groups, column_tile=spec.column_tile)
+    for name, shape, dtype in spec.inputs():
+        if name.endswith(("lo", "width", "flip")):
+            named[name] = threshold(spec, rng, name, shape, dtype)
+        elif name.startswith("operand"):
+            named[name] = rng.integers(-4, 5, shape).astype(dtype)
+    for name, shape, _ in spec.inputs():
+        if name in ("a_bits", "a_nonzero"):  # the content of padding tokens is unspecified
+            noise = rng.integers(0, 2**32, shape, dtype=np.uint32)
+            named[name][..., rows.tokens :] = noise[..., rows.tokens :]
+    return [named[name] for name, _, _ in spec.inputs()]
+
+
+def threshold(
+    spec: Dense, rng: np.random.Generator, name: str, shape: tuple[int, ...], dtype: str
+) -> Array:
+    """Two-sided intervals around the middle, some empty, some everything; padding is empty."""
+    assert spec.thresholds is not None
+    rows, spread = spec.thresholds.rows, int(2 * spec.rows.features**0.5) + 2
+    count = rows.features
+    out = np.zeros(shape, dtype)
+    if name == "flip":
+        real = pad_columns(np.ones(count, bool), rows)
+        flags = rng.random(real.shape) < 0.5
+        flips = np.packbits(flags & real, bitorder="little").view(np.uint32)
+        out[: len(flips)] = flips
+        return out
+    if name.endswith("lo"):
+        values = rng.integers(-spread, spread, count, dtype=np.int32)
+        values[rng.random(count) < 0.1] = 2**31 - 1
+        out[:] = 2**31 - 1
+        padded = pad_columns(values, rows, 2**31 - 1)
+    else:
+        values = rng.integers(0, 3 if name == "zero_width" else spread, count, dtype=np.uint32)
+        padded = pad_columns(values, rows)
+    out[: len(padded)] = padded
+    return out
+
+
+def padding(name: str, spec: Dense) -> bool:
+    return name.endswith(("_bits", "_nonzero")) and spec.thresholds is not None
+
+
+class Compiled:
+    """A kernel with guarded outputs: nothing outside the logical shape may be written."""
+
+    def __init__(self, spec: Dense, profile: Profile) -> None:
+        self.spec = spec
+        module = IRModule({"main": kernel(spec, profile)})
+        self.main = tvm.compile(module, target=profile.tvm_target())["main"]
+
+    def __call__(self, inputs: list[Array]) -> list[Array]:
+        outputs = [np.full(s, 7, d) for _, s, d in self.spec.outputs()]
+        tensors = [tvm.runtime.tensor(array) for array in (*inputs, *outputs)]
+        self.main(*tensors)
+        return [t.numpy() for t in tensors[len(inputs) :]]
+
+    def check(self, inputs: list[Array]) -> None:
+        expected = oracle.compute(self.spec, inputs)
+        for (name, _, _), found, want in zip(
+            self.spec.outputs(), self(inputs), expected, strict=True
+        ):
+            if padding(name, self.spec):
+                found, want = (x[..., : self.spec.rows.tokens] for x in (found, want))
+            np.testing.assert_array_equal(found, want, err_msg=f"{name} of {self.spec}")
+
+
+def check(spec: Dense, profile: Profile, rng: np.random.Generator, draws: int) -> None:
+    """Compare ``draws`` data sets of one spec; the first ones are constant planes."""
+    compiled = Compiled(spec, profile)
+    for i in range(draws):
+        compiled.check(arguments(spec, rng, FILLS[2 - i] if i < 2 else "random"))
+
+
+@st.composite
+def cases(draw: Any) -> tuple[Rows, Kind, Kind, str, tuple[int, int]]:
+    """Ragged shapes and every kind; wide rows are kept for the slow campaign."""
+    rows = Rows(
+        draw(st.integers(1, 3)),
+        draw(st.integers(1, 70)),
+        draw(st.integers(1, 3)),
+        draw(st.sampled_from(WIDTHS)),
+    )
+    columns = (draw(st.integers(1, 3)), draw(st.sampled_from(WIDTHS[:-1])))
+    activation, weight = (
+        draw(st.sampled_from(Kind)),
+        draw(st.sampled_from([Kind.SIGN, Kind.MASKED])),
+    )
+    return rows, activation, weight, draw(st.sampled_from(EPILOGUES)), columns
+
+
+@pytest.mark.parametrize("cpu", RUN_CPUS)
+@seed(20)
+@settings(
+    max_examples=30,
+    deadline=None,
+    database=None,
+    phases=[Phase.generate],
+    suppress_health_check=[HealthCheck.too_slow],
+)
+@given(case=cases(), number=st.integers(0, 2**32))
+def test_matches_the_oracle(cpu: str, case: Any, number: int) -> None:
+    profile = runnable(cpu)
+    check(make_spec(profile, *case), profile, np.random.default_rng(number), draws=17)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cpu", RUN_CPUS)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(case=cases(), features=st.integers(1, 4096), number=st.integers(0, 2**32))
+def test_matches_the_oracle_campaign(cpu: str, case: Any, features: int, number: int) -> None:
+    profile = runnable(cpu)
+    rows, *rest = case
+    wide = Rows(rows.batch, rows.tokens, rows.groups, -(-features // rows.groups))
+    check(make_spec(profile, wide, *rest), profile, np.random.default_rng(number), draws=20)
+
+
+@pytest.mark.parametrize("cpu", RUN_CPUS)
+@pytest.mark.parametrize("features", [1536, 4096])
+@pytest.mark.parametrize("activation", list(Kind))
+def test_wide_rows(cpu: str, features: int, activation: Kind) -> None:
+    """Byte counters are widened in time: all bits differ over more words than a byte can count."""
+    profile = runnable(cpu)
+    spec = make_spec(profile, Rows(1, 7, 1, features), activation, Kind.SIGN, "plain", (1, 40))
+    compiled = Compiled(spec, profile)
+    for ones in (True, False):
+        shape = (spec.columns, features)
+        inputs = arguments(spec, np.random.default_rng(1), "ones" if ones else "zeros")
+        index = [name for name, _, _ in spec.inputs()].index("weight")
+        inputs[index] = pack_weight(
+            np.full(shape, not ones), groups=1, column_tile=spec.column_tile
+        )
+        compiled.check(inputs)
+
+
+@pytest.mark.parametrize("cpu", RUN_CPUS)
+def test_intervals_modulo_2_to_32(cpu: str) -> None:
+    """An interval may pass 2**32, hold everything, or begin at either end of int32."""
+    profile = runnable(cpu)
+    spec = make_spec(profile, Rows(1, 9, 1, 64), Kind.SIGN, Kind.SIGN, "masked", (1, 64))
+    compiled = Compiled(spec, profile)
+    lows = [5, -5, 0, 64, -64, -65, 65, 2**31 - 1, -(2**31)]
+    widths = [0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**32 - 3, 2**32 - 40]
+    pairs = [(low, width) for low in lows for width in widths]
+    rng = np.random.default_rng(3)
+    names = [name for name, _, _ in spec.inputs()]
+    for _ in range(4):
+        inputs = arguments(spec, rng)
+        for prefix in ("", "zero_"):
+            order = rng.permutation(len(pairs))
+            lo, width = inputs[names.index(f"{prefix}lo")], inputs[names.index(f"{prefix}width")]
+            lo[: len(pairs)] = [pairs[i][0] for i in order]
+            width[: len(pairs)] = [pairs[i][1] for i in order]
+        compiled.check(inputs)
+
+
+@pytest.mark.parametrize("activation", list(Kind))
+@pytest.mark.parametrize("epilogue", EPILOGUES)
+def test_compiles_for_arm(activation: Kind, epilogue: str) -> None:
+    profile = profile_of("cortex-a72")
+    rows = Rows(1, 13, 2, 70)
+    spec = make_spec(profile, rows, activation, Kind.SIGN, epilogue, (1, 70))
+    tvm.compile(IRModule({"main": kernel(spec, profile)}), target=profile.tvm_target())
+
+
+def test_packed_shapes_agree() -> None:
+    """The tile of every level holds whole output words."""
+    for cpu in (*RUN_CPUS, "cortex-a72"):
+        tile = column_tile(profile_of(cpu))
+        assert tile % 32 == 0
+        spec = make_spec(profile_of(cpu), Rows(1, 5, 1, 33), Kind.SIGN, Kind.SIGN, "sign", (3, 33))
+        assert spec.computed_columns == 3 * words(33) * 32
+        assert spec.outputs()[0][1] == (1, 6, padded_tokens(5))
