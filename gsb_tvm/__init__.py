@@ -1,3 +1,32 @@
-"""Compiler for binary vision transformers: ONNX in, exact packed bit operations out."""
+"""Compiler for binary vision transformers: ONNX in, exact packed bit operations out.
 
-__version__ = "0.1.0"
+``build`` compiles a model, ``load`` opens a compiled one; both return a ``Module`` that is called
+like a function. Importing the package loads nothing heavy.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from gsb_tvm.dialect.versions import PACKAGE as __version__
+
+if TYPE_CHECKING:
+    from gsb_tvm.api import build, load
+    from gsb_tvm.runtime.session import Module
+
+__all__ = ["Module", "__version__", "build", "load"]
+
+_HOMES = {"build": "gsb_tvm.api", "load": "gsb_tvm.api", "Module": "gsb_tvm.runtime.session"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for when it is first asked for (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
