@@ -95,7 +95,7 @@ def _reduce(function: Callable[..., Any]) -> Rule:
             if attrs.get("noop_with_empty_axes", 0):
                 return [x]
             axes = list(range(x.ndim))
-        out = function(x, axis=tuple(axes), keepdims=bool(attrs.get("keepdims", 1)))
+        out = function(x, axis=tuple(axes), keepdims=attrs.get("keepdims", 1) == 1)
         return [np.asarray(out).astype(x.dtype, copy=False)]
 
     return rule

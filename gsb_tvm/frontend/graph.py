@@ -26,7 +26,10 @@ class Type:
 
 @dataclass
 class Node:
-    """One operator. An absent optional input is the empty name."""
+    """One operator. An absent optional input is the empty name.
+
+    ``name`` is the file's, for messages; ``label`` tells the module it came from, for Relax.
+    """
 
     op: str
     inputs: list[str]
@@ -34,6 +37,7 @@ class Node:
     attrs: dict[str, Any] = field(default_factory=dict)
     name: str = ""
     domain: str = ""
+    label: str = ""
 
     @property
     def output(self) -> str:

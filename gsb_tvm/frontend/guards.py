@@ -7,6 +7,7 @@ import onnx
 
 from gsb_tvm.dialect.errors import ModelError
 from gsb_tvm.frontend.external import tensors
+from gsb_tvm.frontend.graph import Array
 from gsb_tvm.frontend.messages import first_sentence
 
 OLDEST_OPSET, NEWEST_OPSET = 17, 22
@@ -37,6 +38,7 @@ def check(proto: onnx.ModelProto, name: str) -> int:
     for node in proto.graph.node:
         _check_node(node, name)
     _check_names(proto.graph, name)
+    _check_order(proto.graph, name)
     _check_tensors(proto.graph, name)
     try:
         onnx.checker.check_model(proto, full_check=True)
@@ -90,7 +92,7 @@ def _check_opsets(proto: onnx.ModelProto, name: str) -> int:
 
 
 def _check_node(node: onnx.NodeProto, name: str) -> None:
-    where = f'{name}, {node.op_type} node "{node.name or next(iter(node.output), "")}"'
+    where = _where(node, name)
     if not node.output or not any(node.output):
         raise ModelError(f"{where}: it has no output. Export the model again.")
     for attribute in node.attribute:
@@ -125,6 +127,10 @@ def _check_node(node: onnx.NodeProto, name: str) -> None:
     )
 
 
+def _where(node: onnx.NodeProto, name: str) -> str:
+    return f'{name}, {node.op_type} node "{node.name or next(iter(node.output), "")}"'
+
+
 def _check_names(graph: onnx.GraphProto, name: str) -> None:
     initializers = Counter(tensor.name for tensor in graph.initializer)
     inputs = Counter(value.name for value in graph.input)
@@ -147,6 +153,18 @@ def _check_names(graph: onnx.GraphProto, name: str) -> None:
         raise ModelError(f"{name}: an input or initializer has no name.")
 
 
+def _check_order(graph: onnx.GraphProto, name: str) -> None:
+    known = {"", *(t.name for t in graph.initializer), *(v.name for v in graph.input)}
+    for node in graph.node:
+        missing = next((value for value in node.input if value not in known), None)
+        if missing is not None:
+            raise ModelError(
+                f'{_where(node, name)}: nothing before it computes its input "{missing}". The '
+                "exporter wrote a damaged model; try its other exporter or another opset."
+            )
+        known.update(node.output)
+
+
 def _check_tensors(graph: onnx.GraphProto, name: str) -> None:
     for tensor in tensors(graph):
         where = f'{name}, tensor "{tensor.name}"'
@@ -157,11 +175,12 @@ def _check_tensors(graph: onnx.GraphProto, name: str) -> None:
                 f"{where}: its data do not fit its type and shape {list(tensor.dims)} "
                 f"({first_sentence(error)}). Export the model again."
             ) from error
-        if tensor.data_type in _FLOATS:
-            _check_finite(np.asarray(array, np.float64), where)
+        if tensor.data_type in _FLOATS and array.size:
+            with np.errstate(invalid="ignore"):  # signalling NaN
+                _check_finite(array.astype(np.float32), where)
 
 
-def _check_finite(array: np.ndarray, where: str) -> None:
+def _check_finite(array: Array, where: str) -> None:
     if np.isnan(array).any():
         raise ModelError(f"{where}: it holds NaN. Check the checkpoint it was exported from.")
     # One infinity alone is an open bound of a Clip; in a weight it is damage.

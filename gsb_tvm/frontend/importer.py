@@ -80,15 +80,18 @@ def load(
     if batch is not None and batch < 1:
         raise ModelError(f"batch is {batch}, expected at least 1.")
     model = read(source, max_bytes)
-    opset = check(model.proto, model.name)
-    graph = _graph(model, opset, batch)
     try:
+        opset = check(model.proto, model.name)
+        graph = _graph(model, opset, batch)
         _transform(graph)
         module = to_relax(graph)
+    except UnicodeDecodeError as error:
+        raise ModelError(
+            f"{model.name}: a name in it is not UTF-8 text. The file is damaged; copy it again."
+        ) from error
     except (ArithmeticError, LookupError, TypeError, ValueError, MemoryError, RecursionError) as e:
         raise ModelError(
-            f"{model.name}: the model passed onnx.checker, and importing it failed "
-            f"({type(e).__name__}: {first_sentence(e)})."
+            f"{model.name}: importing it failed ({type(e).__name__}: {first_sentence(e)})."
         ) from e
     types = [graph.types[name] for name in graph.outputs]
     return ImportedModel(
@@ -107,7 +110,6 @@ def load(
 
 def _transform(graph: Graph) -> None:
     infer_static_shapes(graph)
-    graph.drop_dead()
     # Before folding: the residue blurs the two levels of a binary weight.
     cancel_straight_through(graph)
     fold_constants(graph)
@@ -143,10 +145,22 @@ def _graph(model: Source, opset: int, batch: int | None) -> Graph:
         if node.op_type == "Split":
             attrs.setdefault("num_outputs", len(node.output))
         domain = "" if node.domain == "ai.onnx" else node.domain
-        graph.nodes.append(
-            Node(node.op_type, list(node.input), list(node.output), attrs, node.name, domain)
-        )
+        made = Node(node.op_type, list(node.input), list(node.output), attrs, node.name, domain)
+        made.label = _label(node)
+        graph.nodes.append(made)
     return graph
+
+
+def _label(node: onnx.NodeProto) -> str:
+    """Return a name that tells the module: blocks.0/attn/qkv/MatMul, however it was exported."""
+    if node.name.startswith("/"):
+        return node.name
+    for entry in node.metadata_props:
+        if entry.key == "pkg.torch.onnx.name_scopes":
+            # "['', 'blocks', 'blocks.0', 'blocks.0.attn', 'matmul']": a list of quoted words.
+            scopes = entry.value.strip("[]").replace("'", "").split(", ")
+            return "/".join(scopes[-2:])
+    return node.output[0].removesuffix("_output_0")
 
 
 def _constant(attrs: dict[str, Any]) -> np.ndarray:

@@ -23,6 +23,7 @@ def normalise(graph: Graph) -> None:
     rewriter = Rewriter(graph)
     for node in graph.nodes:
         node.inputs = [rewriter.alias.get(name, name) for name in node.inputs]
+        _constant_second(graph, node)
         rule = RULES.get(node.op)
         if node.op in REDUCTIONS:
             rule = _reduce
@@ -37,6 +38,23 @@ def normalise(graph: Graph) -> None:
     graph.nodes = rewriter.nodes
     graph.outputs = [rewriter.alias.get(name, name) for name in graph.outputs]
     graph.drop_dead()
+
+
+# Operators whose operands may change places, and what they are called then.
+_MIRRORED = {
+    "Add": "Add",
+    "Equal": "Equal",
+    "Greater": "Less",
+    "GreaterOrEqual": "LessOrEqual",
+    "Less": "Greater",
+    "LessOrEqual": "GreaterOrEqual",
+    "Mul": "Mul",
+}
+
+
+def _constant_second(graph: Graph, node: Node) -> None:
+    if node.op in _MIRRORED and node.inputs[0] in graph.constants:
+        node.op, node.inputs = _MIRRORED[node.op], node.inputs[::-1]
 
 
 def _same(rw: Rewriter, node: Node) -> str | None:
@@ -112,7 +130,7 @@ def _reduce(rw: Rewriter, node: Node) -> str | None:
         return x
     rank = len(type_.shape)
     axes = sorted(axis % rank for axis in axes) if axes else list(range(rank))
-    node.attrs = {"axes": axes, "keepdims": bool(node.attrs.get("keepdims", 1))}
+    node.attrs = {"axes": axes, "keepdims": node.attrs.get("keepdims", 1) == 1}
     node.inputs = [x]
     if node.op == "ReduceL1":
         node.op, node.inputs = "ReduceSum", [rw.emit("Abs", [x], type_, node)]

@@ -17,7 +17,7 @@ class Rewriter:
         """Add a node of the given type and return the name of its output."""
         name = self.graph.fresh(origin.output)
         self.graph.types[name] = type_
-        self.nodes.append(Node(op, inputs, [name], attrs, origin.name or origin.output))
+        self.nodes.append(Node(op, inputs, [name], attrs, origin.name, label=origin.label))
         return name
 
     def type(self, name: str) -> Type:

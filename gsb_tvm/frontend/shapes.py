@@ -13,15 +13,20 @@ from gsb_tvm.dialect.errors import ModelError
 from gsb_tvm.frontend.evaluate import evaluate
 from gsb_tvm.frontend.graph import Graph, Node, Type
 from gsb_tvm.frontend.messages import first_sentence
+from gsb_tvm.frontend.scatter import simplify_scatter
 
-# Larger values than this are damage, not a model: 2^31 elements are 8 GiB of float32.
-MAX_ELEMENTS = 2**31
+# Larger values than this are damage, not a model: 2^28 elements are 1 GiB of float32.
+MAX_ELEMENTS = 2**28
 # A shape operand longer than this is data, not a shape.
 MAX_SHAPE_OPERAND = 4096
 
 
+class DataDependentShape(ModelError):
+    """A shape that only a run of the model would tell; an error if an output needs the value."""
+
+
 def infer_static_shapes(graph: Graph) -> None:
-    """Give every value a type and fold what depends on shapes alone.
+    """Give every value a type, fold what depends on shapes alone, drop what no output needs.
 
     Raises
     ------
@@ -29,15 +34,27 @@ def infer_static_shapes(graph: Graph) -> None:
         If a shape depends on the input's values, or an operator's operands do not fit.
     """
     from_shape: set[str] = set()
+    unknown: dict[str, ModelError] = {}
+    producers: dict[str, Node] = {}
     kept = []
     for node in graph.nodes:
-        if _fold(graph, node, from_shape):
+        simplify_scatter(graph, node, producers)
+        producers.update(dict.fromkeys(node.outputs, node))
+        blamed = next((unknown[name] for name in node.inputs if name in unknown), None)
+        if blamed is None and _fold(graph, node, from_shape):
             continue
         kept.append(node)
-        for name, type_ in _infer(graph, node).items():
-            if name:
-                graph.types[name] = type_
+        try:
+            graph.types.update(_infer(graph, node) if blamed is None else {})
+        except DataDependentShape as error:
+            blamed = error
+        if blamed is not None:
+            unknown.update(dict.fromkeys(node.outputs, blamed))
     graph.nodes = kept
+    graph.drop_dead()
+    for name in (name for node in graph.nodes for name in node.outputs):
+        if name in unknown:
+            raise unknown[name]
 
 
 def _fold(graph: Graph, node: Node, from_shape: set[str]) -> bool:
@@ -131,10 +148,9 @@ def _type_of(graph: Graph, node: Node, name: str, proto: onnx.TypeProto | None) 
         raise graph.error(node, f'its output "{name}" is not a tensor, which is not handled.')
     tensor = proto.tensor_type
     if not tensor.HasField("shape") or not all(d.HasField("dim_value") for d in tensor.shape.dim):
-        raise graph.error(
-            node,
-            f'the shape of its output "{name}" depends on the input\'s values, and only static '
-            "shapes are compiled. Export the model without data-dependent shapes.",
+        raise DataDependentShape(
+            f'{graph.name}, {node}: the shape of its output "{name}" depends on the input\'s '
+            "values, and only static shapes are compiled. Export the model without such operators."
         )
     shape = tuple(d.dim_value for d in tensor.shape.dim)
     elements = 1

@@ -22,6 +22,7 @@ def to_relax(graph: Graph) -> tvm.IRModule:
     ModelError
         If an operator is not in the table or Relax refuses its operands.
     """
+    _refuse_unknown(graph)
     builder = relax.BlockBuilder()
     values: dict[str, Any] = {
         name: relax.Var(_identifier(name), relax.TensorType(type_.shape, type_.dtype.name))
@@ -39,19 +40,23 @@ def to_relax(graph: Graph) -> tvm.IRModule:
     return module
 
 
+def _refuse_unknown(graph: Graph) -> None:
+    for node in graph.nodes:
+        if node.domain or node.op not in _TABLE:
+            raise graph.error(
+                node,
+                f"the operator {node.op} is not handled. Rewrite the model without it, or export "
+                "it with an opset or exporter that splits it into elementary operators.",
+            )
+
+
 def _emit(graph: Graph, builder: Any, node: Node, values: dict[str, Any]) -> Any:
-    rule = _TABLE.get(node.op) if not node.domain else None
-    if rule is None:
-        raise graph.error(
-            node,
-            f"the operator {node.op} is not handled. Rewrite the model without it, or export with "
-            "an opset whose exporter splits it into elementary operators.",
-        )
+    rule = _TABLE[node.op]
     expected = graph.types[node.output]
     try:
         operands = [_operand(graph, values, name) for name in node.inputs]
         emit = builder.emit_output if node.output in graph.outputs else builder.emit
-        var = emit(rule(node, operands, expected), _identifier(node.name or node.output))
+        var = emit(rule(node, operands, expected), _identifier(node.label or node.output))
     except Exception as error:  # TVM raises many kinds; all of them mean: this node
         raise graph.error(node, f"it cannot be imported ({first_sentence(error)}).") from error
     found = _type_of(var)
