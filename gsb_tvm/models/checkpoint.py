@@ -92,7 +92,7 @@ def _load(path: Path) -> Any:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "Unsupported" not in str(error) and "GLOBAL" not in str(error):
+        if "GLOBAL" not in str(error):
             raise _damaged(path) from error
         raise CheckpointError(
             f"{path}: holds objects other than tensors and plain values; reading them could run "

@@ -12,13 +12,14 @@ Source: arXiv 2305.07931 and its official code; learned step sizes: arXiv 1902.0
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 
 def fp32(value: float) -> float:
     """Round a constant to float32, so that float64 runs use the constant of the exported graph."""
-    return torch.tensor(value, dtype=torch.float32).item()
+    return float(np.float32(value))
 
 
 SMALLEST_SCALE = fp32(1e-5)
