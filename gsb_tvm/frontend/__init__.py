@@ -53,8 +53,8 @@ token of a head                      strided_slice · squeeze
 
 Sign activations keep their spelling, because they differ at zero: ``sign`` (0 gives 0);
 ``where(x >= 0, 1, -1)``, also for QONNX BipolarQuant, as where(greater_equal(x, 0), s, -s);
-``astype(x > 0) * 2 - 1``; heaviside as nested ``where``; ``round(clip((x + 1) / 2, 0, 1)) * 2 - 1``.
-The two straight-through spellings arrive as ``sign`` alone. NaN: sign(NaN) is 0, as in torch, and
+``astype(x > 0) * 2 - 1``; heaviside as nested ``where``; and
+``round(clip((x + 1) / 2, 0, 1)) * 2 - 1``. The two straight-through spellings arrive as ``sign`` alone. NaN: sign(NaN) is 0, as in torch, and
 clip(NaN) is a bound; ONNX Runtime gives NaN for both. Masked assignment (torch.export's NonZero and
 ScatterND) is ``where(mask, const, x)``.
 

@@ -34,6 +34,7 @@ def check(proto: onnx.ModelProto, name: str) -> int:
         Naming the node or tensor, and the way out.
     """
     _check_contents(proto, name)
+    _check_text(proto.graph, name)
     opset = _check_opsets(proto, name)
     for node in proto.graph.node:
         _check_node(node, name)
@@ -76,6 +77,20 @@ def _check_contents(proto: onnx.ModelProto, name: str) -> None:
         raise ModelError(
             f'{name}, tensor "{sparse}": sparse initializers are not handled. Store it densely.'
         )
+
+
+def _check_text(graph: onnx.GraphProto, name: str) -> None:
+    """Refuse names that are not UTF-8, which protobuf hands out as bytes or raises for."""
+    try:
+        texts = [value.name for value in (*graph.input, *graph.output, *graph.initializer)]
+        for node in graph.node:
+            texts += [node.name, node.op_type, node.domain, *node.input, *node.output]
+            texts += [attribute.name for attribute in node.attribute]
+        good = all(isinstance(text, str) for text in texts)
+    except UnicodeDecodeError:
+        good = False
+    if not good:
+        raise ModelError(f"{name}: a name in it is not UTF-8 text. The file is damaged.")
 
 
 def _check_opsets(proto: onnx.ModelProto, name: str) -> int:

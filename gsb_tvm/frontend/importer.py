@@ -85,10 +85,6 @@ def load(
         graph = _graph(model, opset, batch)
         _transform(graph)
         module = to_relax(graph)
-    except UnicodeDecodeError as error:
-        raise ModelError(
-            f"{model.name}: a name in it is not UTF-8 text. The file is damaged; copy it again."
-        ) from error
     except (ArithmeticError, LookupError, TypeError, ValueError, MemoryError, RecursionError) as e:
         raise ModelError(
             f"{model.name}: importing it failed ({type(e).__name__}: {first_sentence(e)})."
