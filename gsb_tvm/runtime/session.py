@@ -167,11 +167,12 @@ def check_loadable(metadata: meta.Metadata, name: str) -> None:
             "Compile the model with --target native, or for an older CPU."
         )
     made, here = metadata.versions, meta.versions()
-    for package, was, now in (
-        ("apache-tvm", made.tvm, here.tvm),
-        ("apache-tvm-ffi", made.tvm_ffi, here.tvm_ffi),
+    for package, was, now, parts in (
+        ("apache-tvm", made.tvm, here.tvm, 2),
+        ("apache-tvm-ffi", made.tvm_ffi, here.tvm_ffi, 3),
     ):
-        if _interface(was) != _interface(now):
+        # Within so many parts of the version number the binary interface stays the same.
+        if was.split(".")[:parts] != now.split(".")[:parts]:
             raise ArtefactError(
                 f"{name}: made with {package} {was}, installed is {now}. Compile the model again, "
                 f'or pip install "{package}=={was}".'
@@ -254,8 +255,3 @@ def _load_library(path: Path) -> Any:
         except Exception as err:
             reason = str(err).splitlines()[0] if str(err) else type(err).__name__
             raise ArtefactError(f"{path}: cannot be loaded ({reason}).") from err
-
-
-def _interface(version: str) -> list[str]:
-    """The part of a version number within which TVM's binary interface stays the same."""
-    return version.split(".")[:2]

@@ -1,0 +1,258 @@
+import gc
+import threading
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+
+from gsb_tvm.dialect.errors import ArtefactError, UsageError
+from gsb_tvm.runtime import metadata as meta
+from gsb_tvm.runtime.build import Artefact, build
+from gsb_tvm.runtime.session import Module, load
+
+
+@pytest.fixture(scope="module")
+def module(artefact: Artefact) -> Module:
+    return load(artefact.path)
+
+
+@pytest.fixture(scope="module")
+def several(views, native, tmp_path_factory) -> Module:
+    path = tmp_path_factory.mktemp("views") / "views.so"
+    return load(build(views.module, native, path, views.metadata(native)).path)
+
+
+def test_gives_the_reference(module: Module, popcount) -> None:
+    np.testing.assert_allclose(module(*popcount.inputs), popcount.outputs[0], rtol=0, atol=2e-6)
+
+
+def test_several_outputs_come_by_name(several: Module, views) -> None:
+    outputs = several(*views.inputs)
+    assert list(outputs) == ["z", "w", "same"]
+    for got, expected in zip(outputs.values(), views.outputs, strict=True):
+        np.testing.assert_array_equal(got, expected)
+        assert got.dtype == expected.dtype
+
+
+def test_outputs_are_the_callers_own(several: Module, views) -> None:
+    first = several(*views.inputs)
+    kept = first["z"].copy()
+    several(*(array * 0 for array in views.inputs))
+    np.testing.assert_array_equal(first["z"], kept)
+    first["same"][:] = -1
+    assert views.inputs[1].tolist() == [3, 1]
+
+
+def test_inputs_by_mapping_and_by_name(several: Module, views) -> None:
+    x, i = views.inputs
+    for outputs in (several({"i": i, "x": x}), several(i=i, x=x), several(x, i=i)):
+        np.testing.assert_array_equal(outputs["w"], views.outputs[1])
+
+
+def test_torch_in_torch_out(several: Module, views) -> None:
+    x, i = (torch.from_numpy(array.copy()) for array in views.inputs)
+    outputs = several(x.requires_grad_(), i)
+    assert all(isinstance(value, torch.Tensor) for value in outputs.values())
+    np.testing.assert_array_equal(outputs["w"].numpy(), views.outputs[1])
+
+
+def test_any_dlpack_tensor(module: Module, popcount) -> None:
+    class Foreign:
+        def __init__(self, array: np.ndarray) -> None:
+            self.array = array
+
+        def __dlpack__(self, **options: object) -> object:
+            return self.array.__dlpack__(**options)
+
+        def __dlpack_device__(self) -> tuple[int, int]:
+            return (1, 0)
+
+    np.testing.assert_array_equal(module(Foreign(popcount.inputs[0])), module(*popcount.inputs))
+
+
+def test_inputs_that_lie_anywhere(several: Module, views) -> None:
+    x, i = views.inputs
+    expected = several(x, i)["w"]
+    for shift in (4, 8, 16, 32, 60):
+        room = np.zeros(x.nbytes + 128, np.uint8)
+        start = -room.ctypes.data % 64 + shift
+        crooked = room[start : start + x.nbytes].view(x.dtype).reshape(x.shape)
+        crooked[...] = x
+        np.testing.assert_array_equal(several(crooked, i)["w"], expected)
+    frozen = x.copy()
+    frozen.flags.writeable = False
+    np.testing.assert_array_equal(several(frozen, i)["w"], expected)
+    np.testing.assert_array_equal(several(np.asfortranarray(x), i)["w"], expected)
+    np.testing.assert_array_equal(several(np.repeat(x, 2, axis=1)[:, ::2], i)["w"], expected)
+
+
+@pytest.mark.parametrize(
+    ("args", "named", "message"),
+    [
+        ([], {}, 'input "x" is not given, expected 2: x, i.'),
+        (["x", "i", "x"], {}, "3 inputs given, expected 2: x, i."),
+        (["x"], {"x": "x"}, 'input "x" is given twice.'),
+        (["x"], {"j": "i"}, 'no input is called "j", expected 2: x, i.'),
+    ],
+)
+def test_wrong_names(several: Module, views, args, named, message: str) -> None:
+    values = dict(zip("xi", views.inputs, strict=True))
+    with pytest.raises(UsageError) as caught:
+        several(*(values[k] for k in args), **{k: values[v] for k, v in named.items()})
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (np.zeros((4, 64)), 'input "x" is float64, expected float32. Convert it first.'),
+        (np.zeros((4, 64), ">f4"), 'input "x" is >f4, expected float32. Convert it first.'),
+        (
+            np.zeros((1, 4, 64), "f4"),
+            'input "x" has 3 dimensions (1, 4, 64), expected 2: (4, 64).',
+        ),
+        (
+            np.zeros((4, 65), "f4"),
+            'input "x" has shape (4, 65), expected (4, 64). '
+            "Compile the model for another batch or image size if that is what you need.",
+        ),
+        (
+            [[0.0] * 64] * 4,
+            'input "x" is a list, expected a NumPy array, a torch tensor, or an object with '
+            "__dlpack__.",
+        ),
+        (torch.zeros((4, 64), dtype=torch.bfloat16), "cannot be read as an array on the CPU"),
+        (torch.zeros((4, 64), device="meta"), "cannot be read as an array on the CPU"),
+    ],
+)
+def test_wrong_values(several: Module, views, value, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        several(value, views.inputs[1])
+    assert message in str(caught.value)
+
+
+def test_twenty_threads_at_once(several: Module, views) -> None:
+    rng = np.random.default_rng(0)
+    inputs = [rng.standard_normal((4, 64)).astype(np.float32) for _ in range(20)]
+    start, wrong = threading.Barrier(20), []
+
+    def hammer(x: np.ndarray) -> None:
+        start.wait()
+        for _ in range(200):
+            outputs = several(x, views.inputs[1])
+            if not np.array_equal(outputs["z"], (x + x).reshape(-1) + 1):
+                wrong.append(x)
+
+    threads = [threading.Thread(target=hammer, args=(x,)) for x in inputs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_threads_create_one_machine_each(artefact: Artefact, popcount) -> None:
+    module = load(artefact.path)
+    mains = [module._main(), module._main()]
+    thread = threading.Thread(target=lambda: mains.append(module._main()))
+    thread.start()
+    thread.join()
+    assert mains[0] is mains[1]
+    assert mains[0] is not mains[2]
+
+
+def test_save_and_load_again(module: Module, popcount, tmp_path: Path) -> None:
+    module.save(tmp_path / "copy.so")
+    copy = load(tmp_path / "copy.so")
+    assert copy.metadata == module.metadata
+    assert meta.read(tmp_path / "copy.so") == module.metadata
+    np.testing.assert_array_equal(copy(*popcount.inputs), module(*popcount.inputs))
+    assert (tmp_path / "copy.json").read_bytes() == module.metadata.json()
+
+
+def test_a_new_artefact_under_an_old_name(popcount, changed, native, tmp_path: Path) -> None:
+    path = tmp_path / "model.so"
+    old = load(build(popcount.module, native, path, popcount.metadata(native)).path)
+    before = old(*popcount.inputs)
+    new = load(build(changed.module, native, path, changed.metadata(native)).path)
+    np.testing.assert_allclose(new(*popcount.inputs), changed.outputs[0], rtol=1e-6)
+    np.testing.assert_array_equal(old(*popcount.inputs), before)
+
+
+def test_modules_leave_the_process(artefact: Artefact, popcount, tmp_path: Path) -> None:
+    for number in range(3):
+        path = tmp_path / f"leaving{number}.so"
+        path.write_bytes(artefact.path.read_bytes())
+        load(path)(*popcount.inputs)
+    gc.collect()
+    assert "leaving" not in Path("/proc/self/maps").read_text()
+
+
+def test_loads_through_a_relative_path(artefact: Artefact, popcount, monkeypatch) -> None:
+    monkeypatch.chdir(artefact.path.parent)
+    assert load("model.so")(*popcount.inputs).shape == (16, 10)
+
+
+def test_report_lists_the_layers(module: Module) -> None:
+    assert [(row.name, row.form) for row in module.report] == [("blocks.0.qkv", "packed")]
+
+
+def test_foreign_code_is_refused(foreign: Path) -> None:
+    with pytest.raises(ArtefactError, match="made for aarch64, this machine is x86_64"):
+        load(foreign)
+
+
+def test_cut_files_are_refused(artefact: Artefact, tmp_path: Path) -> None:
+    data, path = artefact.path.read_bytes(), tmp_path / "cut.so"
+    for size in range(0, len(data), 4096):
+        path.write_bytes(data[:size])
+        with pytest.raises(ArtefactError, match=r"cut\.so"):
+            load(path)
+
+
+def rewritten(artefact: Artefact, path: Path, **changes: object) -> Path:
+    """A copy of the artefact whose metadata claims something else."""
+    metadata = msgspec.structs.replace(meta.read(artefact.path), **changes)
+    data = artefact.path.read_bytes()
+    start = data.index(b"gsb-tvm\0")
+    old = meta.section(meta.read(artefact.path))
+    new = meta.section(metadata).ljust(len(old))
+    assert len(new) == len(old)
+    path.write_bytes(meta.seal(data[:start] + new + data[start + len(old) :]))
+    return path
+
+
+def test_a_cpu_without_a_feature_is_refused(artefact: Artefact, tmp_path: Path) -> None:
+    target = msgspec.structs.replace(
+        meta.read(artefact.path).target, text="", required_features=("amx_fp1024", "sse2")
+    )
+    path = rewritten(artefact, tmp_path / "m.so", target=target)
+    with pytest.raises(ArtefactError) as caught:
+        load(path)
+    assert str(caught.value) == (
+        f"{path}: made for {target.cpu}, and this CPU lacks amx_fp1024. "
+        "Compile the model with --target native, or for an older CPU."
+    )
+
+
+@pytest.mark.parametrize("package", ["tvm", "tvm_ffi"])
+def test_another_version_is_refused(artefact: Artefact, tmp_path: Path, package: str) -> None:
+    versions = msgspec.structs.replace(meta.versions(), **{package: "0.1"})
+    path = rewritten(artefact, tmp_path / "m.so", versions=versions)
+    with pytest.raises(ArtefactError, match=rf"made with apache-{package.replace('_', '-')} 0\.1"):
+        load(path)
+
+
+def test_another_patch_version_is_accepted(artefact: Artefact, tmp_path: Path) -> None:
+    versions = msgspec.structs.replace(meta.versions(), tvm="0.27.9", tvm_ffi="0.1.14")
+    load(rewritten(artefact, tmp_path / "m.so", versions=versions))
+
+
+def test_a_library_the_loader_refuses(artefact: Artefact, tmp_path: Path) -> None:
+    data = artefact.path.read_bytes()
+    path = tmp_path / "m.so"
+    path.write_bytes(meta.seal(data.replace(b"libm.so.6\0", b"libm.so.0\0")))
+    with pytest.raises(ArtefactError, match=r"m\.so: cannot be loaded \("):
+        load(path)
