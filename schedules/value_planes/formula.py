@@ -1,0 +1,144 @@
+"""The two passes: extremes of ``u = x + shift``, then signs and masks."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from tvm import tirx
+from tvm.script.ir_builder import tirx as T
+
+from gsb_tvm.dialect.bits import WORD_BITS, words
+from gsb_tvm.dialect.specs import Kind, ValuePlanes
+from gsb_tvm.schedules import vector as v
+from gsb_tvm.schedules.value_planes import tiles
+from gsb_tvm.targets import Profile
+
+Buffers = dict[str, v.Buffer]
+Load = Callable[[v.Expr, int], v.Expr]  # (feature, lanes) -> u of one token
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Scalars of pass two: per ratio what a value must exceed, or stay below."""
+
+    above: list[v.Expr]
+    below: list[v.Expr]
+
+
+def planes(spec: ValuePlanes, profile: Profile, t: Buffers) -> None:
+    """Emit both passes."""
+    bounds = _bounds(spec, _extremes(spec, profile, t))
+    _compare(spec, t, bounds)
+
+
+def _row(spec: ValuePlanes, t: Buffers, b: v.Expr, token: v.Expr) -> Load:
+    """Values of one token; at least :func:`tiles.row_length` of them can be loaded."""
+    features, length = spec.rows.features, tiles.row_length(spec.rows)
+
+    def load(feature: v.Expr, lanes: int) -> v.Expr:
+        x = v.load(t["x"], b, token, feature, lanes=lanes)
+        return x + v.load(t["shift"], feature, lanes=lanes) if spec.shift else x
+
+    if features == length:
+        return load
+    row = v.local((length,), "float32")
+    with T.serial(length) as i:
+        feature = v.bind(tirx.min(i, features - 1))  # repeats change no extreme
+        x = t["x"][b, token, feature]
+        v.put(row, x + t["shift"][feature] if spec.shift else x, i)
+    return lambda feature, lanes: v.load(row, feature, lanes=lanes)
+
+
+def _extremes(spec: ValuePlanes, profile: Profile, t: Buffers) -> tuple[v.Expr, v.Expr]:
+    """Maximum and minimum over everything, in several accumulators to hide latency."""
+    rows, lanes, length = spec.rows, profile.lanes, tiles.row_length(spec.rows)
+    count = tiles.accumulators(profile, rows)
+    high, low = v.local((count, lanes), "float32"), v.local((count, lanes), "float32")
+    for i in range(count):
+        v.store(high, v.splat(-np.inf, lanes), i, 0, lanes=lanes)
+        v.store(low, v.splat(np.inf, lanes), i, 0, lanes=lanes)
+
+    def take(load: Load, start: v.Expr, i: int) -> None:
+        u = v.bind(load(start, lanes))
+        v.store(high, v.maximum(u, v.load(high, i, 0, lanes=lanes)), i, 0, lanes=lanes)
+        v.store(low, v.minimum(u, v.load(low, i, 0, lanes=lanes)), i, 0, lanes=lanes)
+
+    with T.serial(rows.batch) as b, T.serial(rows.tokens) as token:
+        load = _row(spec, t, b, token)
+        whole = length // (lanes * count)
+        with T.serial(whole) as chunk:
+            for i in range(count):
+                take(load, (chunk * count + i) * lanes, i)
+        for i, start in enumerate(range(whole * count * lanes, length, lanes)):
+            take(load, min(start, length - lanes), i)
+    return _fold(high, v.maximum), _fold(low, v.minimum)
+
+
+def _fold(accumulators: v.Buffer, combine: Callable[[v.Expr, v.Expr], v.Expr]) -> v.Expr:
+    """All elements combined into one scalar."""
+    count, lanes = (int(extent) for extent in accumulators.shape)
+    total = v.load(accumulators, 0, 0, lanes=lanes)
+    for i in range(1, count):
+        total = v.bind(combine(total, v.load(accumulators, i, 0, lanes=lanes)))
+    return v.bind(v.reduce(total, lanes, combine))
+
+
+def _bounds(spec: ValuePlanes, extremes: tuple[v.Expr, v.Expr]) -> Bounds:
+    high, low = extremes
+    ratios = [tirx.const(float(np.float32(ratio)), "float32") for ratio in spec.ratios]
+    return Bounds([v.bind(r * high) for r in ratios], [v.bind(r * low) for r in ratios])
+
+
+def _compare(spec: ValuePlanes, t: Buffers, bounds: Bounds) -> None:
+    """Write every plane, word by word; ``missing`` collects the values that have no sign."""
+    rows, per_group, masked = spec.rows, words(spec.rows.width), spec.kind is Kind.MASKED
+    missing = v.local((1,), "uint32")
+    v.put(missing, tirx.const(0, "uint32"), 0)
+    with T.serial(rows.batch) as b, T.serial(rows.tokens) as token:
+        load = _row(spec, t, b, token)
+        with T.serial(rows.groups) as group, T.serial(per_group) as i:
+            feature = v.bind(group * rows.width + i * WORD_BITS)
+            start = v.bind(tirx.min(feature, tiles.row_length(rows) - WORD_BITS))
+            valid = v.bind(_valid(rows.width, i))
+            u = v.bind(load(start, WORD_BITS))
+            planes = _planes_of(u, masked, bounds)
+            bits = [v.bind(_word(plane, rows.width, feature - start, valid)) for plane in planes]
+            at = (b, v.bind(group * per_group + i), token)
+            v.put(t["out_bits"], bits.pop(0), *at)
+            if masked:
+                v.put(missing, missing[0] | (bits[0] ^ valid), 0)
+                v.put(t["out_nonzero"], bits.pop(0), *at)
+            for r, word in enumerate(bits):
+                v.put(t["masks"], word, r, *at)
+    if masked:
+        v.put(t["out_zeros"], T.Select(missing[0] == tirx.const(0, "uint32"), 0, 1), 0)
+
+
+def _planes_of(u: v.Expr, masked: bool, bounds: Bounds) -> list[v.Expr]:
+    """Sign, nonzero where masked, and masks of 32 values, each as 32 bits."""
+    lanes = WORD_BITS
+
+    def beyond(above: v.Expr, below: v.Expr) -> v.Expr:
+        return v.bits_of(u > v.splat(above, lanes), lanes) | v.bits_of(
+            u < v.splat(below, lanes), lanes
+        )
+
+    sign = v.bits_of(u > v.splat(0.0, lanes), lanes)
+    masks = [beyond(*pair) for pair in zip(bounds.above, bounds.below, strict=True)]
+    return [sign, *([beyond(0.0, 0.0)] if masked else []), *masks]
+
+
+def _word(plane: v.Expr, width: int, early: v.Expr, valid: v.Expr) -> v.Expr:
+    """Packed word of a plane that was loaded ``early`` elements before its first."""
+    if width % WORD_BITS == 0:
+        return plane
+    return (plane >> T.cast(early, "uint32")) & valid
+
+
+def _valid(width: int, i: v.Expr) -> v.Expr:
+    """Bits of word ``i`` of a group that hold elements."""
+    ones = tirx.const(0xFFFFFFFF, "uint32")
+    if width % WORD_BITS == 0:
+        return ones
+    unused = WORD_BITS - tirx.min(width - i * WORD_BITS, WORD_BITS)
+    return ones >> T.cast(unused, "uint32")

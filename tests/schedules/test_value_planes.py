@@ -1,0 +1,107 @@
+"""Value planes against the oracle, bit for bit, on every level this machine runs."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+import tvm
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gsb_tvm.dialect import oracle
+from gsb_tvm.dialect.bits import Rows
+from gsb_tvm.dialect.errors import ModelError
+from gsb_tvm.dialect.specs import Kind, ValuePlanes
+from gsb_tvm.schedules.value_planes import kernel
+from gsb_tvm.targets import can_run, resolve
+
+LEVELS = ["znver5", "skylake-avx512", "haswell", "x86-64"]
+SHAPES = [
+    Rows(1, 1, 1, 1),
+    Rows(2, 3, 1, 7),
+    Rows(1, 5, 3, 8),
+    Rows(1, 4, 1, 31),
+    Rows(2, 2, 2, 24),
+    Rows(1, 17, 1, 32),
+    Rows(1, 3, 1, 33),
+    Rows(1, 70, 2, 63),
+    Rows(2, 21, 3, 64),
+    Rows(1, 9, 1, 65),
+    Rows(1, 33, 5, 24),
+    Rows(1, 2, 1, 127),
+    Rows(1, 6, 2, 128),
+    Rows(1, 2, 1, 4096),
+]
+
+
+@cache
+def build(spec, level):
+    profile = resolve(f"llvm -mcpu={level}")
+    return tvm.compile(tvm.IRModule({"main": kernel(spec, profile)}), target=profile.tvm_target())
+
+
+def run(spec, level, inputs):
+    """Outputs of the kernel, each in a buffer that was full of ones before."""
+    outputs = [
+        np.full(shape, -1, dtype="int64").astype(dtype) for _, shape, dtype in spec.outputs()
+    ]
+    tensors = [tvm.runtime.tensor(array) for array in (*inputs, *outputs)]
+    build(spec, level)["main"](*tensors)
+    return [tensor.numpy() for tensor in tensors[len(inputs) :]]
+
+
+def check(spec, level, inputs):
+    expected = oracle.compute(spec, inputs)
+    for (name, _, _), got, want in zip(
+        spec.outputs(), run(spec, level, inputs), expected, strict=True
+    ):
+        tokens = spec.rows.tokens if name != "out_zeros" else None
+        np.testing.assert_array_equal(got[..., :tokens], want[..., :tokens], err_msg=name)
+
+
+def values(rng, shape, style):
+    """Float data: smooth, on a coarse grid with many ties and zeros, of one sign, or constant."""
+    if style == "normal":
+        return rng.standard_normal(shape, dtype=np.float32)
+    grid = rng.integers(-4, 5, shape).astype(np.float32) / 4
+    return {
+        "grid": grid,
+        "positive": np.abs(grid) + np.float32(0.25),
+        "negative": -np.abs(grid) - np.float32(0.25),
+        "zero": grid * 0,
+        "odd": np.where(grid > 0.9, np.float32(-0.0), np.where(grid < -0.9, np.inf, grid)),
+    }[style].astype(np.float32)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(
+    rows=st.sampled_from(SHAPES),
+    kind=st.sampled_from([Kind.SIGN, Kind.MASKED]),
+    shift=st.booleans(),
+    ratios=st.sampled_from([(0.7,), (0.7, 0.9), (0.25, 0.5, 1.0)]),
+    seed=st.integers(0, 2**31),
+)
+def test_equals_oracle(level, rows, kind, shift, ratios, seed):
+    if can_run(resolve(f"llvm -mcpu={level}")):
+        pytest.skip(f"this CPU does not run {level}")
+    spec = ValuePlanes(rows, kind, shift, ratios)
+    rng = np.random.default_rng(seed)
+    for style in ("normal", "grid", "positive", "negative", "zero", "odd"):
+        inputs = [values(rng, shape, style) for _, shape, _ in spec.inputs()]
+        if style == "odd" and shift:
+            inputs[1] = values(rng, inputs[1].shape, "grid")
+        check(spec, level, inputs)
+
+
+def test_compiles_for_arm():
+    profile = resolve("llvm -mcpu=cortex-a72 -mtriple=aarch64-linux-gnu")
+    spec = ValuePlanes(Rows(1, 33, 5, 24), Kind.MASKED, True, (0.7, 0.9))
+    module = tvm.compile(tvm.IRModule({"main": kernel(spec, profile)}), target=profile.tvm_target())
+    assert "fcmgt" in module.mod.inspect_source("asm")
+
+
+@pytest.mark.parametrize(("kind", "ratios"), [(Kind.SIGN, ()), (Kind.MASK, (0.7,))])
+def test_rejects(kind, ratios):
+    with pytest.raises(ModelError, match="value planes"):
+        kernel(ValuePlanes(Rows(1, 4, 1, 32), kind, False, ratios), resolve("llvm -mcpu=haswell"))
