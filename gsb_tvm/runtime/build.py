@@ -91,7 +91,7 @@ def build(module: Any, profile: Profile, out_path: Path, metadata: meta.Metadata
     start = time.perf_counter()
     code = generate(module, profile)
     generated = time.perf_counter()
-    library = _link(code, profile, out_path, metadata)
+    library = link(code, profile, out_path, metadata)
     write_file(out_path, library, mode=0o755)
     metadata_path = out_path.with_suffix(".json")
     write_file(metadata_path, metadata.json())
@@ -185,7 +185,15 @@ def _object(kernels: Sequence[Any]) -> bytes:
         return path.read_bytes()
 
 
-def _link(code: Code, profile: Profile, out_path: Path, metadata: meta.Metadata) -> bytes:
+def link(code: Code, profile: Profile, out_path: Path, metadata: meta.Metadata) -> bytes:
+    """Link generated code with its metadata into a shared library, and return it.
+
+    Raises
+    ------
+    ToolchainError
+        There is no linker for the target, or it failed. The objects are then written beside
+        ``out_path``, and the message names them.
+    """
     objects = [data_object(profile.arch, data_blobs(code, metadata))]
     if code.kernels:
         objects.insert(0, code.kernels)
