@@ -1,0 +1,93 @@
+"""What every step of the kernel knows about the head it works on."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tvm.script.ir_builder import tirx as T
+
+from gsb_tvm.dialect.bits import padded_tokens, words
+from gsb_tvm.dialect.specs import AttentionValue, Kind
+from gsb_tvm.schedules import vector as v
+from gsb_tvm.targets.profile import Profile
+
+Buffer = v.Buffer
+Expr = v.Expr
+
+WORD = 32  # channels of one packed word, and lanes of everything that runs along channels
+TOKENS = 16  # tokens are padded to this: lanes of everything that runs along tokens
+
+
+@dataclass(frozen=True)
+class Head:
+    """One head: ``batch`` and ``head`` are expressions, ``named`` the kernel's arguments."""
+
+    spec: AttentionValue
+    profile: Profile
+    named: dict[str, Buffer]
+    batch: Expr
+    head: Expr
+
+    @property
+    def tokens(self) -> int:
+        """Queries, and keys."""
+        return self.spec.v.tokens
+
+    @property
+    def padded(self) -> int:
+        """Tokens a packed row of words holds."""
+        return padded_tokens(self.tokens)
+
+    @property
+    def key_words(self) -> int:
+        """Words of a row of attention."""
+        return words(self.tokens)
+
+    @property
+    def channel_words(self) -> int:
+        """Words of a value row of this head."""
+        return words(self.spec.v.width)
+
+    @property
+    def masked(self) -> bool:
+        """Whether values may be zero."""
+        return self.spec.value_kind is Kind.MASKED
+
+    def weight(self, g: Expr, r: Expr) -> Expr:
+        """Scale of the product of attention plane ``g`` and value plane ``r``."""
+        return v.rounded(self.named["p_scale"][g, self.head] * self.named["v_scale"][r, self.head])
+
+    def attention(self, g: Expr, word: Expr, token: Expr, lanes: int = 1) -> Expr:
+        """Attention words of neighbouring queries."""
+        at = (g, self.batch, self.head * self.key_words + word, token)
+        buffer = self.named["p_masks"]
+        return v.load(buffer, *at, lanes=lanes) if lanes > 1 else buffer[at]
+
+    def value_bits(self, word: Expr, token: Expr) -> Expr:
+        """Sign bits of one value word; a zero has none."""
+        at = (self.batch, self.head * self.channel_words + word, token)
+        bits = self.named["v_bits"][at]
+        return bits & self.named["v_nonzero"][at] if self.masked else bits
+
+    def value_nonzero(self, word: Expr, token: Expr) -> Expr:
+        """Nonzero bits of one value word."""
+        return self.named["v_nonzero"][self.batch, self.head * self.channel_words + word, token]
+
+    def value_mask(self, r: Expr, word: Expr, token: Expr) -> Expr:
+        """Bits of one word of value mask ``r``, without zeros."""
+        mask = self.named["v_masks"][r, self.batch, self.head * self.channel_words + word, token]
+        return mask & self.value_nonzero(word, token) if self.masked else mask
+
+    def value_mask_vector(self, r: Expr, word: Expr, token: Expr) -> Expr:
+        """Words of value mask ``r``, zeros included, of 16 neighbouring tokens."""
+        at = (r, self.batch, self.head * self.channel_words + word, token)
+        return v.load(self.named["v_masks"], *at, lanes=TOKENS)
+
+
+def for_each_token_vector(tokens: int, body: Callable[[Expr, int], None]) -> None:
+    """Call ``body(token, valid)`` for vectors of 16 tokens; ``valid`` lanes are real ones."""
+    full, rest = divmod(tokens, TOKENS)
+    if full:
+        with T.serial(full) as block:
+            body(v.bind(block * TOKENS), TOKENS)
+    if rest:
+        body(T.int32(full * TOKENS), rest)
