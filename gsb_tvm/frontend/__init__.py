@@ -54,9 +54,9 @@ token of a head                      strided_slice · squeeze
 Sign activations keep their spelling, because they differ at zero: ``sign`` (0 gives 0);
 ``where(x >= 0, 1, -1)``, also for QONNX BipolarQuant, as where(greater_equal(x, 0), s, -s);
 ``astype(x > 0) * 2 - 1``; heaviside as nested ``where``; and
-``round(clip((x + 1) / 2, 0, 1)) * 2 - 1``. The two straight-through spellings arrive as ``sign`` alone. NaN: sign(NaN) is 0, as in torch, and
-clip(NaN) is a bound; ONNX Runtime gives NaN for both. Masked assignment (torch.export's NonZero and
-ScatterND) is ``where(mask, const, x)``.
+``round(clip((x + 1) / 2, 0, 1)) * 2 - 1``. The two straight-through spellings arrive as ``sign``
+alone. NaN: sign(NaN) is 0, as in torch, and clip(NaN) is a bound; ONNX Runtime gives NaN for both.
+Masked assignment (torch.export's NonZero and ScatterND) is ``where(mask, const, x)``.
 
 Further: Clip with one bound is maximum or minimum; Split is strided slices; batch norm is
 multiply · add with one constant a channel; PRelu and LeakyRelu are where(x < 0, x·slope, x); x² is

@@ -7,7 +7,7 @@ length, so that a uniform bias is still a vector. A single element becomes a sca
 
 import numpy as np
 
-from gsb_tvm.frontend.graph import Array, Graph, Node
+from gsb_tvm.frontend.graph import Array, Graph, Node, unrepeated
 
 _ELEMENTWISE = frozenset(
     {
@@ -52,8 +52,14 @@ def compact_constants(graph: Graph) -> None:
 
 def smallest_shape(array: Array) -> Array:
     """Return the array without the axes along which it repeats itself, the last one excepted."""
-    if array.size <= 1:
+    if array.size == 0:
+        return array
+    if array.size == 1:
         return array.reshape(())
+    last = array.shape[-1]
+    array = unrepeated(array)
+    if array.shape[-1] != last:
+        array = np.broadcast_to(array, (*array.shape[:-1], last))
     for axis in range(array.ndim - 1):
         if array.shape[axis] > 1:
             first = array.take([0], axis=axis)

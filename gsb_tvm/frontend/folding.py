@@ -9,7 +9,7 @@ import numpy as np
 
 from gsb_tvm.dialect.errors import ModelError
 from gsb_tvm.frontend.evaluate import REDUCTIONS, evaluate
-from gsb_tvm.frontend.graph import Array, Graph, Node
+from gsb_tvm.frontend.graph import Array, Graph, Node, unrepeated
 from gsb_tvm.frontend.messages import first_sentence
 
 _SUMS = REDUCTIONS - {"ReduceMax", "ReduceMin"}
@@ -31,8 +31,6 @@ def fold_constants(graph: Graph) -> None:
         if not _fold(graph, node, statistics):
             kept.append(node)
     graph.nodes = kept
-    for name, exact in statistics.items():
-        graph.set_constant(name, exact.astype(np.float32))
     graph.drop_dead()
     _refuse_nan(graph)
 
@@ -53,7 +51,7 @@ def _fold(graph: Graph, node: Node, statistics: dict[str, Array]) -> bool:
         if wide and array.dtype == np.float64 and node.op not in _PRODUCTS:
             statistics[name] = array
         if array.dtype == np.float64 and graph.types[name].dtype == np.float32:
-            array = array.astype(np.float32)
+            array = np.broadcast_to(unrepeated(array).astype(np.float32), array.shape)
         graph.set_constant(name, array)
     return True
 
@@ -68,21 +66,20 @@ def _operands(
     ]
     known = [i for i in floats if node.inputs[i] in statistics]
     sums = node.op in _SUMS or node.op in _PRODUCTS
-    scalars = all(i in known or arrays[i].size == 1 for i in floats)  # type: ignore[union-attr]
+    scalars = all(i in known or graph.types[node.inputs[i]].shape in ((), (1,)) for i in floats)
     if not floats or not (sums or (known and scalars)):
         return arrays, False
     if node.op == "Cast" and node.attrs["to"] != 1:
         return arrays, False
     for i in floats:
-        exact = statistics.get(node.inputs[i], arrays[i])
-        assert exact is not None
-        arrays[i] = exact.astype(np.float64)
+        exact = statistics.get(node.inputs[i], graph.constants[node.inputs[i]])
+        arrays[i] = exact.astype(np.float64, copy=False)
     return arrays, True
 
 
 def _refuse_nan(graph: Graph) -> None:
     for name, array in graph.constants.items():
-        if array.dtype.kind == "f" and np.isnan(array).any():
+        if array.dtype.kind == "f" and np.isnan(unrepeated(array)).any():
             raise ModelError(
                 f'{graph.name}, value "{name}": the weights it is computed from give NaN (a scale '
                 "or deviation of zero?). Check the checkpoint the model was exported from."

@@ -1,6 +1,5 @@
 """A light graph: nodes in topological order, constants as arrays, a static type for each value."""
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -131,7 +130,11 @@ def attribute_values(node: onnx.NodeProto) -> dict[str, Any]:
     return values
 
 
-def uses(nodes: Iterable[Node]) -> Iterator[str]:
-    """Yield every name that a node reads."""
-    for node in nodes:
-        yield from (name for name in node.inputs if name)
+def unrepeated(array: Array) -> Array:
+    """Return an array with each axis that only repeats in memory (stride 0) cut to one element.
+
+    Expand makes such arrays; at a batch of hundreds their full size would be gigabytes.
+    """
+    if array.size == 0:
+        return array
+    return array[tuple(slice(0, 1) if step == 0 else slice(None) for step in array.strides)]

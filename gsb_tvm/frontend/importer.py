@@ -85,10 +85,12 @@ def load(
         graph = _graph(model, opset, batch)
         _transform(graph)
         module = to_relax(graph)
-    except (ArithmeticError, LookupError, TypeError, ValueError, MemoryError, RecursionError) as e:
+    except ModelError:
+        raise
+    except Exception as error:  # a damaged model must not end in a traceback
         raise ModelError(
-            f"{model.name}: importing it failed ({type(e).__name__}: {first_sentence(e)})."
-        ) from e
+            f"{model.name}: importing it failed ({type(error).__name__}: {first_sentence(error)})."
+        ) from error
     types = [graph.types[name] for name in graph.outputs]
     return ImportedModel(
         module=module,

@@ -94,14 +94,19 @@ def _infer(graph: Graph, node: Node) -> dict[str, Type]:
         schema = onnx.defs.get_schema(node.op, max_inclusive_version=graph.opset)
         types = onnx.shape_inference.infer_node_outputs(
             schema,
-            _proto(node),
+            _proto(node, graph.opset),
             {name: _type_proto(graph.types[name]) for name in node.inputs if name},
             _shape_operands(graph, node),
             opset_imports=[onnx.helper.make_opsetid("", graph.opset)],
         )
     except KeyError as error:
         raise graph.error(node, f"reads {error}, whose shape is not known.") from error
-    except (onnx.shape_inference.InferenceError, onnx.defs.SchemaError, RuntimeError) as error:
+    except (
+        onnx.checker.ValidationError,
+        onnx.defs.SchemaError,
+        onnx.shape_inference.InferenceError,
+        RuntimeError,
+    ) as error:
         raise graph.error(node, f"its operands do not fit ({first_sentence(error)}).") from error
     return {name: _type_of(graph, node, name, types.get(name)) for name in node.outputs if name}
 
@@ -127,11 +132,11 @@ def _shape_operands(graph: Graph, node: Node) -> dict[str, onnx.TensorProto]:
     return data
 
 
-def _proto(node: Node) -> onnx.NodeProto:
+def _proto(node: Node, opset: int) -> onnx.NodeProto:
     attrs: dict[str, Any] = {}
     for key, value in node.attrs.items():
-        if node.op == "Split" and key == "num_outputs" and len(node.inputs) > 1:
-            continue
+        if node.op == "Split" and key == "num_outputs" and (len(node.inputs) > 1 or opset < 18):
+            continue  # ours, for the evaluator; ONNX has it since opset 18 and without sizes only
         if isinstance(value, np.ndarray):
             value = onnx.numpy_helper.from_array(np.ascontiguousarray(value).reshape(value.shape))
         attrs[key] = value

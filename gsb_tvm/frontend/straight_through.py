@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gsb_tvm.frontend.graph import Array, Graph, Node
+from gsb_tvm.frontend.graph import Array, Graph, Node, unrepeated
 
 
 def merge_equal_values(graph: Graph) -> None:
@@ -75,7 +75,7 @@ def _cancelled(graph: Graph, node: Node, producers: dict[str, Node]) -> str | No
 
 
 def _content(array: Array) -> tuple[Any, ...]:
-    contiguous = np.ascontiguousarray(array)
+    contiguous = np.ascontiguousarray(unrepeated(array))
     digest = hashlib.blake2b(contiguous.data, digest_size=16).digest() if array.size else b""
     return (array.shape, array.dtype.str, digest)
 

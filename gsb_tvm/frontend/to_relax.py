@@ -23,19 +23,23 @@ def to_relax(graph: Graph) -> tvm.IRModule:
         If an operator is not in the table or Relax refuses its operands.
     """
     _refuse_unknown(graph)
-    builder = relax.BlockBuilder()
+    builder = relax.BlockBuilder()  # only to infer types: one left half built warns on stderr
     values: dict[str, Any] = {
         name: relax.Var(_identifier(name), relax.TensorType(type_.shape, type_.dtype.name))
         for name, type_ in graph.inputs.items()
     }
     params = list(values.values())
-    with builder.function("main", params):
-        with builder.dataflow():
-            for node in graph.nodes:
-                values[node.output] = _emit(graph, builder, node, values)
-            results = [_result(graph, builder, values, name) for name in graph.outputs]
-        builder.emit_func_output(results[0] if len(results) == 1 else relax.Tuple(results))
-    module = builder.get()
+    bindings = [_bind(graph, builder, node, values) for node in graph.nodes]
+    for name in graph.outputs:
+        if name in graph.inputs or name in graph.constants:
+            value = _operand(graph, values, name)
+            values[name] = relax.Var(_identifier(name), value.ty)
+            bindings.append(relax.VarBinding(values[name], value))
+    results = [values[name] for name in graph.outputs]
+    body = results[0] if len(results) == 1 else builder.normalize(relax.Tuple(results))
+    sequence = relax.SeqExpr([relax.DataflowBlock(bindings)], body)
+    main = relax.Function(params, sequence, ret_ty=body.ty).with_attr("global_symbol", "main")
+    module = relax.transform.Normalize()(tvm.IRModule({"main": main}))
     relax.analysis.well_formed(module)
     return module
 
@@ -50,19 +54,20 @@ def _refuse_unknown(graph: Graph) -> None:
             )
 
 
-def _emit(graph: Graph, builder: Any, node: Node, values: dict[str, Any]) -> Any:
-    rule = _TABLE[node.op]
+def _bind(graph: Graph, builder: Any, node: Node, values: dict[str, Any]) -> Any:
+    """Return the binding of a node's output, and note its variable in ``values``."""
     expected = graph.types[node.output]
     try:
         operands = [_operand(graph, values, name) for name in node.inputs]
-        emit = builder.emit_output if node.output in graph.outputs else builder.emit
-        var = emit(rule(node, operands, expected), _identifier(node.label or node.output))
+        value = builder.normalize(_TABLE[node.op](node, operands, expected))
     except Exception as error:  # TVM raises many kinds; all of them mean: this node
         raise graph.error(node, f"it cannot be imported ({first_sentence(error)}).") from error
-    found = _type_of(var)
+    found = _type_of(value)
     if found != expected:
         raise graph.error(node, f"it was imported as {found}, and ONNX says {expected}.")
-    return var
+    kind = relax.Var if node.output in graph.outputs else relax.DataflowVar
+    values[node.output] = kind(_identifier(node.label or node.output), value.ty)
+    return relax.VarBinding(values[node.output], value)
 
 
 def _operand(graph: Graph, values: dict[str, Any], name: str) -> Any:
@@ -74,19 +79,14 @@ def _operand(graph: Graph, values: dict[str, Any], name: str) -> Any:
     return values[name]
 
 
-def _result(graph: Graph, builder: Any, values: dict[str, Any], name: str) -> Any:
-    if name in graph.inputs or name in graph.constants:
-        values[name] = builder.emit_output(_operand(graph, values, name))
-    return values[name]
-
-
-def _type_of(var: Any) -> Type:
-    shape = tuple(int(n) for n in var.ty.shape.values)
-    return Type(shape, np.dtype(str(var.ty.dtype)))
+def _type_of(value: Any) -> Type:
+    shape = tuple(int(n) for n in value.ty.shape.values)
+    return Type(shape, np.dtype(str(value.ty.dtype)))
 
 
 def _identifier(name: str) -> str:
-    """Return a Relax name close to an ONNX one: /blocks.0/attn/MatMul is blocks_0_attn_MatMul."""
+    """Return a Relax name: /blocks/blocks.0/attn/MatMul is blocks_0_attn_MatMul."""
+    name = re.sub(r"(?:^|(?<=/))([^/]+)/(?=\1\.)", "", name)
     text = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_")
     return text if text and not text[0].isdigit() else f"v{text}"
 

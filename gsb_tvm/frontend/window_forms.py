@@ -19,6 +19,10 @@ def convolution(rw: Rewriter, node: Node) -> str | None:
     values = rw.graph.value(bias)
     if values is None:
         raise rw.graph.error(node, "its bias depends on the input, and must be constant.")
+    if values.shape != type_.shape[1:2]:
+        raise rw.graph.error(
+            node, f"its bias has shape {list(values.shape)}, expected [{type_.shape[1]}]."
+        )
     node.op, node.attrs = "Add", {}
     node.inputs = [product, rw.graph.add_constant(values.reshape(shape), bias)]
     return None
