@@ -122,8 +122,13 @@ def minimum(a: Expr, b: Expr) -> Expr:
 
 
 def local(shape: Sequence[int], dtype: str) -> Buffer:
-    """Scratch in registers or on the stack."""
-    return T.alloc_buffer(tuple(shape), dtype, scope="local")
+    """Scratch on the stack, which LLVM can keep in registers; below 1 kB only.
+
+    TVM leaves an allocation on the stack where its scope is "global" and it is that small; any
+    other, of scope "local" too, becomes a call for workspace. Accumulators of more than 1 kB are
+    several buffers.
+    """
+    return T.alloc_buffer(tuple(shape), dtype, scope="global")
 
 
 def workspace(shape: Sequence[int], dtype: str) -> Buffer:

@@ -17,10 +17,10 @@ BYTE_WORDS = 31  # a byte counter gains at most 8 per word: 31 * 8 <= 255
 
 @dataclass(frozen=True)
 class Tile:
-    """One register tile: how its operands are read, and where its totals go.
+    """One register tile, and how its operands are read.
 
     ``activation(term, word, row)`` is a uint32 scalar, ``weight(term, word, vector)`` a uint32
-    vector of ``lanes`` columns. ``total(row, vector)`` is an index into the int32 buffer.
+    vector of ``lanes`` columns.
     """
 
     rows: int
@@ -35,62 +35,63 @@ class Tile:
         return ((i, j) for i in range(self.rows) for j in range(self.vectors))
 
 
-def slot(tile: Tile, row: int, vector: int, lanes: int) -> list[Expr]:
-    """Index of one vector in a counter buffer."""
-    return [T.ramp((row * tile.vectors + vector) * lanes, 1, lanes)]
+class Cells:
+    """One vector for each cell of a tile; a buffer each, so that all of them become registers."""
+
+    def __init__(self, tile: Tile, lanes: int, dtype: str) -> None:
+        self.tile, self.lanes, self.dtype = tile, lanes, dtype
+        self.buffers = {cell: local((lanes,), dtype) for cell in tile.cells()}
+
+    def __getitem__(self, cell: tuple[int, int]) -> Expr:
+        return self.buffers[cell][T.ramp(0, 1, self.lanes)]
+
+    def __setitem__(self, cell: tuple[int, int], value: Expr) -> None:
+        T.buffer_store(self.buffers[cell], value, [T.ramp(0, 1, self.lanes)])
+
+    def clear(self) -> None:
+        """Set every cell to zero."""
+        for cell in self.tile.cells():
+            self[cell] = splat(0, self.lanes, self.dtype)
+
+    def add(self, cell: tuple[int, int], value: Expr, sign: int = 1) -> None:
+        """Add ``value`` to a cell, or subtract it."""
+        self[cell] = self[cell] + value if sign > 0 else self[cell] - value
 
 
-def fill(buffer: Buffer, tile: Tile, lanes: int, dtype: str) -> None:
-    """Zero the counters."""
-    for i, j in tile.cells():
-        T.buffer_store(buffer, splat(0, lanes, dtype), slot(tile, i, j, lanes))
-
-
-def differences(tile: Tile, term: Term, word: Expr) -> Iterable[tuple[int, int, Expr]]:
+def differences(tile: Tile, term: Term, word: Expr) -> Iterable[tuple[tuple[int, int], Expr]]:
     """``a ^ w`` for every cell, in an order that holds one activation at a time."""
     weights = [bind(tile.weight(term, word, j)) for j in range(tile.vectors)]
     for i in range(tile.rows):
         a = bind(T.broadcast(tile.activation(term, word, i), tile.lanes))
         for j, w in enumerate(weights):
-            yield i, j, a ^ w
+            yield (i, j), a ^ w
 
 
-def count_words(tile: Tile, terms: tuple[Term, ...]) -> Callable[[int, int], Expr]:
+def count_words(tile: Tile, terms: tuple[Term, ...]) -> Cells:
     """Count with a population count of 32-bit lanes."""
-    size = tile.rows * tile.vectors * tile.lanes
-    total = local((size,), "int32")
-    fill(total, tile, tile.lanes, "int32")
+    total = Cells(tile, tile.lanes, "int32")
+    total.clear()
     for term in terms:
         with T.serial(0, tile.words) as k:
-            for i, j, bits in differences(tile, term, k):
-                at = slot(tile, i, j, tile.lanes)
-                count = T.cast(popcount(bits), f"int32x{tile.lanes}")
-                sum_ = total[at[0]] + count if term.sign > 0 else total[at[0]] - count
-                T.buffer_store(total, sum_, at)
-    return lambda i, j: total[slot(tile, i, j, tile.lanes)[0]]
+            for cell, bits in differences(tile, term, k):
+                total.add(cell, T.cast(popcount(bits), f"int32x{tile.lanes}"), term.sign)
+    return total
 
 
-def count_bytes(tile: Tile, terms: tuple[Term, ...]) -> Callable[[int, int], Expr]:
+def count_bytes(tile: Tile, terms: tuple[Term, ...]) -> Cells:
     """Count with a population count of bytes, widened before a byte can overflow."""
     lanes = 4 * tile.lanes
-    cells = tile.rows * tile.vectors
-    total = local((cells * tile.lanes,), "int32")
-    counter = local((cells * lanes,), "uint8")
-    fill(total, tile, tile.lanes, "int32")
+    total, counter = Cells(tile, tile.lanes, "int32"), Cells(tile, lanes, "uint8")
+    total.clear()
     for term in terms:
         for first in range(0, tile.words, BYTE_WORDS):
-            fill(counter, tile, lanes, "uint8")
+            counter.clear()
             with T.serial(0, min(BYTE_WORDS, tile.words - first)) as k:
-                for i, j, bits in differences(tile, term, first + k):
-                    at = slot(tile, i, j, lanes)
-                    count = popcount(T.reinterpret(f"uint8x{lanes}", bits))
-                    T.buffer_store(counter, counter[at[0]] + count, at)
-            for i, j in tile.cells():
-                at = slot(tile, i, j, tile.lanes)
-                count = widened(counter[slot(tile, i, j, lanes)[0]], tile.lanes)
-                sum_ = total[at[0]] + count if term.sign > 0 else total[at[0]] - count
-                T.buffer_store(total, sum_, at)
-    return lambda i, j: total[slot(tile, i, j, tile.lanes)[0]]
+                for cell, bits in differences(tile, term, first + k):
+                    counter.add(cell, popcount(T.reinterpret(f"uint8x{lanes}", bits)))
+            for cell in tile.cells():
+                total.add(cell, widened(counter[cell], tile.lanes), term.sign)
+    return total
 
 
 def widened(counter: Expr, lanes: int) -> Expr:

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tvm.script.ir_builder import tirx as T
-from tvm.tirx import And
 
 from gsb_tvm.dialect.bits import WORD_BITS, words
 from gsb_tvm.dialect.specs import Dense, Kind, Operand
@@ -35,11 +34,14 @@ class Epilogue(Protocol):
     def enter(self, block: Block) -> None:
         """Prepare what every row of the block needs."""
 
-    def row(self, block: Block, token: Expr, counts: Buffer, offset: int) -> None:
-        """Finish one token: its counts stand in ``counts`` from ``offset`` on."""
+    def row(self, block: Block, token: Expr, counts: Buffer) -> None:
+        """Finish one token: its counts stand in ``counts``, one per column of the block."""
 
     def leave(self) -> None:
         """Write what belongs to the whole output."""
+
+
+NEVER = 2**30  # start of an empty interval: count - NEVER is negative, as unsigned above any length
 
 
 def span(first: Expr, lanes: int) -> Expr:
@@ -79,10 +81,10 @@ class Floats:
     def enter(self, block: Block) -> None:
         """Nothing to prepare."""
 
-    def row(self, block: Block, token: Expr, counts: Buffer, offset: int) -> None:
+    def row(self, block: Block, token: Expr, counts: Buffer) -> None:
         """Write one row of the block; columns past the last are never touched."""
         for column, lanes in pieces(block.columns, self.lanes):
-            count = counts[span(offset + column, lanes)]
+            count = counts[span(column, lanes)]
             if block.factor != 1:
                 count = count * T.cast(T.int32(block.factor), typed("int32", lanes))
             dot = based(block, column, lanes) - count
@@ -105,10 +107,11 @@ class Floats:
 class Bits:
     """Thresholds: bit = ((dot - lo) as uint32 <= width) != flip.
 
-    Once per block the interval of dots becomes one of counts, two comparisons per element:
-    ``lo <= base - factor * count <= hi``, hence ``ceil((base - hi) / factor) <= count`` and
-    ``count <= floor((base - lo) / factor)``. An interval that passes 2**32 is replaced by its
-    complement, with the flip inverted. Bounds are first clamped to one beyond what a dot can be.
+    Once per block the interval of dots becomes one of counts, so that a subtraction and an unsigned
+    comparison are left: from ``lo <= base - factor * count <= hi`` follow ``ceil((base - hi) /
+    factor) <= count`` and ``count <= floor((base - lo) / factor)``. An interval that passes 2**32
+    is replaced by its complement, with the flip inverted. Bounds are first clamped to one beyond
+    what a dot can be, so nothing overflows.
     """
 
     def __init__(self, spec: Dense, named: dict[str, Buffer]) -> None:
@@ -118,8 +121,8 @@ class Bits:
         self.masked = spec.thresholds.kind is Kind.MASKED
         self.prefixes = ("", "zero_") if self.masked else ("",)
         size = spec.column_tile
-        self.least = {p: local((size,), "int32") for p in self.prefixes}
-        self.most = {p: local((size,), "int32") for p in self.prefixes}
+        self.start = {p: local((size,), "int32") for p in self.prefixes}
+        self.length = {p: local((size,), "uint32") for p in self.prefixes}
         self.flips = {p: local((size // WORD_BITS,), "uint32") for p in self.prefixes}
         if self.masked:
             self.zeros = local((1,), "uint32")
@@ -151,18 +154,21 @@ class Bits:
         if block.factor == 2:
             one = const(1, "int32")
             first, last = (first + one) >> one, last >> one
-        T.buffer_store(self.least[prefix], first, [here])
-        T.buffer_store(self.most[prefix], last, [here])
+        empty = last < first
+        start = T.Select(empty, const(NEVER, "int32"), first)
+        length = T.Select(empty, const(0, "int32"), last - first)
+        T.buffer_store(self.start[prefix], start, [here])
+        T.buffer_store(self.length[prefix], T.cast(length, f"uint32x{WORD_BITS}"), [here])
         flip = bits_of(wraps, WORD_BITS)
         if not prefix:
             flip = flip ^ self.named["flip"][T.floordiv(block.first, WORD_BITS) + word]
         put(self.flips[prefix], flip, word)
 
-    def row(self, block: Block, token: Expr, counts: Buffer, offset: int) -> None:
+    def row(self, block: Block, token: Expr, counts: Buffer) -> None:
         """Write one bit per column of the block."""
         for part in range(block.columns // WORD_BITS):
             word = T.floordiv(block.first, WORD_BITS) + part
-            count = bind(counts[span(offset + part * WORD_BITS, WORD_BITS)])
+            count = bind(counts[span(part * WORD_BITS, WORD_BITS)])
             inside = [self._inside(p, part, count) for p in self.prefixes]
             real = self._real(word)
             if self.masked:
@@ -176,8 +182,9 @@ class Bits:
 
     def _inside(self, prefix: str, part: int, count: Expr) -> Expr:
         at = span(part * WORD_BITS, WORD_BITS)
-        above, below = count >= self.least[prefix][at], count <= self.most[prefix][at]
-        return bind(bits_of(And(above, below), WORD_BITS) ^ self.flips[prefix][part])
+        offset = T.cast(count - self.start[prefix][at], f"uint32x{WORD_BITS}")
+        inside = bits_of(offset <= self.length[prefix][at], WORD_BITS)
+        return bind(inside ^ self.flips[prefix][part])
 
     def _real(self, word: Expr) -> Expr:
         """Bits of output word ``word`` that are not padding."""

@@ -5,14 +5,13 @@ neighbours in memory. Tails are tiles of their own, cut when the kernel is writt
 a tensor's logical shape is ever stored.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from tvm.script.ir_builder import tirx as T
 
 from gsb_tvm.dialect.specs import Dense, Kind
-from gsb_tvm.schedules.dense.counters import Tile, count_bytes, count_words
+from gsb_tvm.schedules.dense.counters import Cells, Tile, count_bytes, count_words
 from gsb_tvm.schedules.dense.epilogue import Block, Epilogue, epilogue, span
 from gsb_tvm.schedules.dense.formula import Base, Part, Product, Term, product
 from gsb_tvm.schedules.dense.tiles import Tiles, tiles
@@ -98,7 +97,7 @@ class _Layer:
     ) -> None:
         lanes = self.shape.lanes
         vectors = -(-block.columns // lanes)
-        counts = local((height * vectors * lanes,), "int32")
+        counts = [local((vectors * lanes,), "int32") for _ in range(height)]
         full, rest = divmod(vectors, self.shape.vectors)
         for start, count, wide in (
             (0, full, self.shape.vectors),
@@ -112,11 +111,10 @@ class _Layer:
                 for i in range(height):
                     for j in range(wide):
                         column = (first + j) * lanes
-                        value = total(i, j)
+                        value = total[i, j]
                         if product.halved:
                             value = self._halved(base, value, column)
-                        at = i * vectors * lanes + column
-                        T.buffer_store(counts, value, [span(at, lanes)])
+                        T.buffer_store(counts[i], value, [span(column, lanes)])
 
             if count == 1:
                 register_tile(start)
@@ -124,7 +122,7 @@ class _Layer:
                 with T.serial(0, count) as s:
                     register_tile(start + s * wide)
         for i in range(height):
-            finish.row(block, token + i, counts, i * vectors * lanes)
+            finish.row(block, token + i, counts[i])
 
     def _halved(self, base: int | Buffer, total: Expr, column: Expr) -> Expr:
         """(total - base) / 2, where both have the same parity."""
@@ -142,7 +140,7 @@ class _Layer:
         height: int,
         first: Expr,
         wide: int,
-    ) -> Callable[[int, int], Expr]:
+    ) -> Cells:
         lanes = self.shape.lanes
 
         def activation(term: Term, word: Expr, row: int) -> Expr:
