@@ -20,7 +20,7 @@ import onnx
 import torch
 from torch import nn
 
-from gsb_tvm.dialect.errors import GsbError, OutputError
+from gsb_tvm.dialect.errors import GsbError, OutputError, ToolchainError, UsageError
 from gsb_tvm.models.bake import bake_weights
 from gsb_tvm.models.checkpoint import load_network
 from gsb_tvm.models.fill import fresh_, realistic_
@@ -29,6 +29,7 @@ from gsb_tvm.models.gsb import PRESETS, Gsb, float_vit
 Form = Literal["legacy", "legacy-sim", "dynamo", "dynamo-sim"]
 FORMS: tuple[Form, ...] = get_args(Form)
 INPUT, OUTPUT = "image", "logits"
+OPSETS = {"legacy": (17, 20), "dynamo": (17, 22)}
 OLDEST_DYNAMO_OPSET = 18
 
 
@@ -51,22 +52,36 @@ def export(
     batch
         Images in the input; with ``dynamic_batch`` only the size of the traced example.
     opset
-        17 to 22. The ``torch.export`` exporter writes 18 and above: 17 becomes 18 there.
+        17 to 20 (legacy) or 17 to 22 (dynamo, which writes 18 where 17 is asked for).
     external_data
         Put the weights into ``<name>.data`` beside the file.
 
     Raises
     ------
+    UsageError
+        If the exporter does not write the opset, or the batch is not positive.
     OutputError
         If the file cannot be written.
     """
     if form not in FORMS:
         raise ValueError(f"form is {form!r}, expected one of {', '.join(FORMS)}")
+    _check(form, batch, opset)
     proto = _trace(model, form, batch=batch, dynamic_batch=dynamic_batch, opset=opset)
     if form.endswith("-sim"):
         proto = _simplify(proto)
     onnx.checker.check_model(proto, full_check=True)
     return _save(proto, Path(path), external_data=external_data)
+
+
+def _check(form: Form, batch: int, opset: int) -> None:
+    if batch < 1:
+        raise UsageError(f"batch is {batch}, expected 1 or more. Change --batch.")
+    low, high = OPSETS[form.removesuffix("-sim")]
+    if not low <= opset <= high:
+        raise UsageError(
+            f"opset is {opset}, but the exporter of form {form} writes {low} to {high}. "
+            "Change --opset or --form."
+        )
 
 
 def _trace(
@@ -135,8 +150,13 @@ def _quiet_native() -> Iterator[None]:
 
 
 def _simplify(proto: onnx.ModelProto) -> onnx.ModelProto:
-    import onnxsim
-
+    try:
+        import onnxsim
+    except ImportError as error:
+        raise ToolchainError(
+            "onnxsim is not installed, which simplified forms need. Run pip install onnxsim, "
+            "or export the form without -sim."
+        ) from error
     with _quiet_native():
         simplified, agrees = onnxsim.simplify(proto)
     if not agrees:

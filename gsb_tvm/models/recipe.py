@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gsb_tvm.dialect.errors import UsageError
 from gsb_tvm.models.datasets import Dataset
 from gsb_tvm.models.fill import calibrate
 from gsb_tvm.models.gsb import Gsb, GsbConfig
@@ -35,6 +36,18 @@ class Recipe:
     label_smoothing: float = 0.1
     jitter: float = 0.0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        wrong = {
+            "epochs": len(self.epochs) != 3 or min(self.epochs) < 0,
+            "learning_rate": not 0 < self.learning_rate < math.inf,
+            "weight_decay": not 0 <= self.weight_decay < math.inf,
+            "batch": self.batch < 1,
+            "label_smoothing": not 0 <= self.label_smoothing <= 1,
+            "jitter": not 0 <= self.jitter <= 1,
+        }
+        for name in (name for name, is_wrong in wrong.items() if is_wrong):
+            raise UsageError(f"{name} is {getattr(self, name)}. Change --{name.replace('_', '-')}.")
 
 
 @dataclass

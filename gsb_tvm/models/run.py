@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from gsb_tvm.dialect.errors import OutputError
+from gsb_tvm.dialect.errors import OutputError, UsageError
 from gsb_tvm.models.checkpoint import CheckpointError, read_run
 from gsb_tvm.models.datasets import Dataset
 from gsb_tvm.models.gsb import Gsb, GsbConfig
@@ -150,22 +150,28 @@ def load_run(path: Path) -> Run:
         If the file cannot be read or holds a network only.
     """
     content: dict[str, Any] = read_run(path)
-    config = GsbConfig(**content["config"])
-    recipe = Recipe(**content["recipe"])
-    stage: Stage = content["stage"]
-    model = Gsb(stage_config(config, stage))
-    optimizer = make_optimizer(model, recipe)
-    teacher = Gsb(config.without_quantizers()).eval() if content["teacher"] else None
-    generator = torch.Generator()
     try:
-        model.load_state_dict(content["model"])
-        optimizer.load_state_dict(content["optimizer"])
-        generator.set_state(content["generator"])
-        if teacher is not None:
-            teacher.load_state_dict(content["teacher"])
-    except (RuntimeError, ValueError) as error:
+        return _restore(content)
+    except (RuntimeError, ValueError, TypeError, KeyError, UsageError) as error:
         raise CheckpointError(
             f"{path}: its network and its configuration do not fit together. Start the run again."
         ) from error
-    epoch, accuracies = content["epoch"], content["accuracies"]
+
+
+def _restore(content: dict[str, Any]) -> Run:
+    config = GsbConfig(**content["config"])
+    recipe = Recipe(**content["recipe"])
+    stage: Stage = content["stage"]
+    STAGES.index(stage)
+    model = Gsb(stage_config(config, stage))
+    model.load_state_dict(content["model"])
+    optimizer = make_optimizer(model, recipe)
+    optimizer.load_state_dict(content["optimizer"])
+    generator = torch.Generator()
+    generator.set_state(content["generator"])
+    teacher = None
+    if content["teacher"] is not None:
+        teacher = Gsb(config.without_quantizers()).eval()
+        teacher.load_state_dict(content["teacher"])
+    epoch, accuracies = int(content["epoch"]), dict(content["accuracies"])
     return Run(config, recipe, stage, model, optimizer, generator, epoch, teacher, accuracies)

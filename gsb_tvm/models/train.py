@@ -49,7 +49,11 @@ def progress_bar(console: Console) -> Iterator[Observer]:
 
 def _fit(args: argparse.Namespace, console: Console) -> None:
     data = datasets.load(args.data)
-    run = load_run(args.resume) if args.resume else start(_config(args, data), _recipe(args), data)
+    if args.resume:
+        run = load_run(args.resume)
+        _check_same_images(run.config, data, args.data)
+    else:
+        run = start(_config(args, data), _recipe(args), data)
     with progress_bar(console) as observe:
         run = finish(run, data, observe, args.save)
     for stage, value in run.accuracies.items():
@@ -67,7 +71,7 @@ def _demo(args: argparse.Namespace, console: Console) -> None:
         record = train_demo(args.out, recipe, observe)
     for name, value in record["accuracy"].items():
         print(f"{name:<18} {value:.4f} on {record['test_images']} test images")
-    print(f"{args.out / record['model']}: {record['bytes']} bytes, {record['seconds']} s")
+    print(f"{args.out / record['model']}: {record['bytes']} bytes")
 
 
 def _config(args: argparse.Namespace, data: datasets.Dataset) -> GsbConfig:
@@ -86,6 +90,17 @@ def _config(args: argparse.Namespace, data: datasets.Dataset) -> GsbConfig:
         )
     except ValueError as error:
         raise UsageError(f"the network does not fit: {error}. Change --{_option(error)}.") from None
+
+
+def _check_same_images(config: GsbConfig, data: datasets.Dataset, source: str) -> None:
+    _, channels, size, _ = data.train_images.shape
+    found = (channels, size, data.classes)
+    expected = (config.channels, config.image_size, config.classes)
+    if found != expected:
+        raise UsageError(
+            f"{source}: channels, image size and classes are {found}, but the saved network was "
+            f"trained on {expected}. Resume with the same --data."
+        )
 
 
 def _option(error: ValueError) -> str:
@@ -164,7 +179,7 @@ def _add_fit_options(fit: argparse.ArgumentParser) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     args = _parser().parse_args(argv)
-    torch.set_num_threads(args.threads)
+    torch.set_num_threads(max(1, args.threads))
     command: Callable[[argparse.Namespace, Console], None] = args.run
     try:
         command(args, Console(stderr=True))

@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import pytest
 
+from gsb_tvm.dialect.errors import UsageError
 from gsb_tvm.models.bake import bake_weights, reference_logits
 from gsb_tvm.models.export import FORMS, export, main
 from gsb_tvm.models.fill import realistic_
@@ -170,6 +171,25 @@ def test_export_leaves_the_network_as_it_was(mini: Gsb, tmp_path: Path) -> None:
 def test_an_unknown_form_is_refused(mini: Gsb, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"^form is 'onnx', expected one of legacy, "):
         export(mini, tmp_path / "m.onnx", "onnx")
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"opset": 21}, "opset is 21, but the exporter of form legacy writes 17 to 20. "
+         "Change --opset or --form."),
+        ({"form": "dynamo-sim", "opset": 16}, "opset is 16, but the exporter of form dynamo-sim "
+         "writes 17 to 22. Change --opset or --form."),
+        ({"batch": 0}, "batch is 0, expected 1 or more. Change --batch."),
+    ],
+)  # fmt: skip
+def test_what_an_exporter_does_not_write_is_refused(
+    options: dict[str, object], text: str, mini: Gsb, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        export(mini, tmp_path / "m.onnx", **options)
+    assert str(caught.value) == text
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_command_writes_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -257,3 +257,32 @@ def test_resuming_from_nothing_exits_3(tmp_path: Path, capsys: pytest.CaptureFix
     data, missing = save_npz(tmp_path / "data.npz"), tmp_path / "run.pt"
     assert main([*FIT, "--data", str(data), "--resume", str(missing)]) == 3
     assert capsys.readouterr().err == f"error: {missing}: no such file. Check the path.\n"
+
+
+def test_resuming_with_other_images_exits_2(
+    data: datasets.Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state, other = tmp_path / "run.pt", tmp_path / "data.npz"
+    save_run(start(CONFIG, SHORT, data), state)
+    save_npz(other, images=np.zeros((15, 3, 8, 8)))
+    assert main([*FIT, "--data", str(other), "--resume", str(state)]) == 2
+    assert capsys.readouterr().err == (
+        f"error: {other}: channels, image size and classes are (3, 8, 3), but the saved network "
+        "was trained on (1, 8, 3). Resume with the same --data.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "text"),
+    [
+        ("epochs", (1, -1, 1), "epochs is (1, -1, 1). Change --epochs."),
+        ("learning_rate", 0.0, "learning_rate is 0.0. Change --learning-rate."),
+        ("batch", 0, "batch is 0. Change --batch."),
+        ("label_smoothing", 1.5, "label_smoothing is 1.5. Change --label-smoothing."),
+        ("jitter", float("nan"), "jitter is nan. Change --jitter."),
+    ],
+)
+def test_an_impossible_recipe_is_refused(field: str, value: object, text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Recipe(**{field: value})
+    assert str(caught.value) == text

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gsb_tvm.dialect.errors import ToolchainError
+
 _FOLDER = Path(__file__).parent
 _SPLIT_SEED = 0
 TEST_COUNT = 360
@@ -37,8 +39,12 @@ def record() -> dict[str, Any]:
 
 
 def _split() -> tuple[Digits, Digits]:
-    from sklearn.datasets import load_digits
-
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise ToolchainError(
+            "scikit-learn is not installed, which holds the digits. Run pip install scikit-learn."
+        ) from error
     raw = load_digits()
     images = (raw.images[:, None] / 8 - 1).astype(np.float32)
     labels = raw.target.astype(np.int64)
