@@ -1,0 +1,75 @@
+"""Masks of softmax(q k^T) + bias: per head, blocks of query rows, never a stored score matrix.
+
+A block of rows goes through three stages: integer scores to floats and row maxima; exponentials
+and row sums; quotients, bias and masks. Masks relative to the maximum over everything come from a
+short list of candidates at the end.
+"""
+
+import math
+
+from tvm import tirx
+from tvm.script.ir_builder import tirx as T
+
+from gsb_tvm.dialect.errors import ModelError
+from gsb_tvm.dialect.specs import AttentionPlanes
+from gsb_tvm.schedules import vector as v
+from gsb_tvm.schedules.attention_planes import scores, tiles
+from gsb_tvm.schedules.attention_planes.masks import Masks
+from gsb_tvm.schedules.attention_planes.softmax import Block
+from gsb_tvm.targets import Profile
+
+
+def kernel(spec: AttentionPlanes, profile: Profile) -> v.Expr:
+    """PrimFunc of ``spec``; arguments are ``spec.inputs()`` then ``spec.outputs()``.
+
+    Raises
+    ------
+    ModelError
+        A ratio outside (0, 1], or a scale or factor that is not finite.
+    """
+    _check(spec)
+
+    def body(*tensors: v.Buffer) -> None:
+        names = [name for name, _, _ in [*spec.inputs(), *spec.outputs()]]
+        _heads(spec, profile, dict(zip(names, tensors, strict=True)))
+
+    return v.prim_func([*spec.inputs(), *spec.outputs()], body)
+
+
+def _check(spec: AttentionPlanes) -> None:
+    for ratio in spec.ratios:
+        if not 0 < ratio <= 1:
+            raise ModelError(
+                f"attention planes: a mask has the ratio {ratio}, expected 0 < ratio <= 1. "
+                "Leave this attention in float."
+            )
+    for factor in (spec.scale, spec.factor):
+        if factor is not None and not math.isfinite(factor):
+            raise ModelError(
+                f"attention planes: scores are multiplied by {factor}, expected a finite number. "
+                "Leave this attention in float."
+            )
+
+
+def _heads(spec: AttentionPlanes, profile: Profile, t: scores.Buffers) -> None:
+    """All heads of all images, block by block."""
+    q = spec.q
+    block, masks = Block(spec, profile, t), Masks(spec, t["masks"])
+    zeros = scores.flags(spec, t)
+    as_signs = (scores.as_signs(spec.query_kind), scores.as_signs(spec.key_kind))
+    with T.serial(q.batch) as batch, T.serial(q.groups) as head:
+        at = scores.Head(batch, head, spec.query_kind, spec.key_kind)
+        fast = scores.Head(batch, head, *as_signs)
+        with T.serial(tiles.blocks(q.tokens)) as i:
+            first = v.bind(tirx.min(i * block.rows, q.tokens - block.rows))
+            if zeros is None:
+                block.score(at, first)
+            else:
+                with T.If(zeros == 0):
+                    with T.Then():
+                        block.score(fast, first)
+                    with T.Else():
+                        block.score(at, first)
+            block.exponential()
+            block.binarize(masks, at, first)
+    masks.finish()

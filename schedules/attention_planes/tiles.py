@@ -1,0 +1,51 @@
+"""Tile numbers of the attention planes: pure functions of the shape."""
+
+from dataclasses import dataclass
+
+from gsb_tvm.dialect.bits import TOKEN_ALIGN, WORD_BITS, words
+from gsb_tvm.dialect.specs import AttentionPlanes
+
+UNROLLED_WORDS = 8
+
+
+def query_rows(tokens: int) -> int:
+    """Query rows that go through the softmax together: 1 <= rows <= min(8, tokens).
+
+    Several rows hide the latency of each other's reductions and reciprocals; eight rows of 512
+    keys fill 16 kB. The last block starts early where rows do not divide tokens, so the choice
+    is the one that computes the fewest rows twice, the largest among equals.
+    """
+    if tokens < 4:
+        return tokens
+    return min(range(4, min(8, tokens) + 1), key=lambda rows: (-tokens % rows, -rows))
+
+
+def blocks(tokens: int) -> int:
+    """Blocks of query rows per head."""
+    return -(-tokens // query_rows(tokens))
+
+
+def kept_words(spec: AttentionPlanes) -> int:
+    """Words that the candidate list must hold: every word of every row computed, and one more.
+
+    A word is written before it is known whether it stays, hence the one more.
+    """
+    q = spec.q
+    rows = blocks(q.tokens) * query_rows(q.tokens)
+    return q.batch * q.groups * rows * words(q.tokens) + 1
+
+
+@dataclass(frozen=True)
+class Tail:
+    """Last word of a row of keys, where it is not full: lanes >= keys, lanes in {16, 32}."""
+
+    lanes: int
+    keys: int
+
+
+def tail(tokens: int) -> Tail | None:
+    """Part of the last word that is computed; packed tokens are padded to 16, so it can be read."""
+    keys = tokens % WORD_BITS
+    if keys == 0:
+        return None
+    return Tail(-(-keys // TOKEN_ALIGN) * TOKEN_ALIGN, keys)

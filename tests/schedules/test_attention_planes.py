@@ -1,0 +1,200 @@
+"""Attention planes against the oracle on every level this machine runs."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+import tvm
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gsb_tvm.dialect import oracle
+from gsb_tvm.dialect.bits import Rows, pack_rows, unpack_rows
+from gsb_tvm.dialect.errors import ModelError
+from gsb_tvm.dialect.specs import AttentionPlanes, Kind
+from gsb_tvm.schedules.attention_planes import kernel
+from gsb_tvm.targets import can_run, resolve
+
+LEVELS = ["znver5", "skylake-avx512", "haswell", "x86-64"]
+SHAPES = [
+    Rows(1, 1, 1, 1),
+    Rows(2, 2, 1, 24),
+    Rows(1, 5, 1, 4096),
+    Rows(2, 15, 2, 24),
+    Rows(1, 16, 2, 31),
+    Rows(1, 17, 1, 32),
+    Rows(1, 31, 3, 33),
+    Rows(2, 33, 1, 63),
+    Rows(1, 50, 2, 64),
+    Rows(1, 64, 1, 65),
+    Rows(1, 63, 1, 128),
+    Rows(1, 70, 2, 127),
+    Rows(1, 300, 1, 24),
+]
+RATIOS = [(), (0.7,), (0.9, 0.7), (0.25, 1.0, 0.5)]
+# Scores that differ do so by at least 1. With 128 every exponential is 0 or 1 and with 0 all are 1,
+# so sums are whole numbers and nothing depends on how a row was summed or exp approximated.
+EXACT = [(128.0, None), (64.0, 2.0), (0.0, None), (-128.0, None)]
+SMOOTH = [(0.125, None), (0.3, 0.37), (-0.05, None), (2.0, None)]
+
+
+@cache
+def build(spec, level):
+    profile = resolve(f"llvm -mcpu={level}")
+    return tvm.compile(tvm.IRModule({"main": kernel(spec, profile)}), target=profile.tvm_target())
+
+
+def run(spec, level, inputs):
+    """Masks, in a buffer that was full of ones before."""
+    ((_, shape, dtype),) = spec.outputs()
+    output = np.full(shape, 0xFFFFFFFF, dtype=dtype)
+    tensors = [tvm.runtime.tensor(array) for array in (*inputs, output)]
+    build(spec, level)["main"](*tensors)
+    return tensors[-1].numpy()
+
+
+def plane(rng, kind, rows, style):
+    """Tensors of a plane: fair bits, all equal, or tokens that repeat; zeros in some."""
+    shape = (rows.batch, rows.tokens, rows.features)
+    bits = rng.integers(0, 2, shape).astype(bool)
+    if style in ("ones", "none"):
+        bits = np.full(shape, style == "ones")
+    if style == "repeated":
+        bits = np.broadcast_to(bits[:, :1], shape).copy()
+        bits[:, 1::3] ^= True
+    if kind is not Kind.MASKED:
+        return [pack_rows(bits, rows)]
+    nonzero = rng.random(shape) < rng.choice([0.0, 0.5, 1.0])
+    flag = np.array([0 if nonzero.all() else 1], dtype=np.int32)
+    return [pack_rows(bits & nonzero, rows), pack_rows(nonzero, rows), flag]
+
+
+def inputs_of(rng, spec, style, offset):
+    """Inputs of a spec; the bias is a coarse grid around ``offset``, so that values tie."""
+    arrays = plane(rng, spec.query_kind, spec.q, style)
+    arrays += plane(rng, spec.key_kind, spec.q, style)
+    if spec.bias:
+        _, (count,), _ = spec.inputs()[-1]
+        bias = (rng.integers(-3, 4, count) / 16 + offset).astype(np.float32)
+        bias[-64:] = np.inf  # the padding must never be looked at
+        arrays.append(bias)
+    return arrays
+
+
+@st.composite
+def specs(draw, scales):
+    scale, factor = draw(st.sampled_from(scales))
+    return AttentionPlanes(
+        q=draw(st.sampled_from(SHAPES)),
+        query_kind=draw(st.sampled_from(Kind)),
+        key_kind=draw(st.sampled_from(Kind)),
+        scale=scale,
+        factor=factor,
+        bias=draw(st.booleans()),
+        bound=draw(st.sampled_from([0.0, 0.0625, 0.3])),
+        strict=draw(st.booleans()),
+        ratios=draw(st.sampled_from(RATIOS)),
+    )
+
+
+DRAWS = [("fair", 0.0), ("repeated", 0.25), ("fair", -2.0), ("ones", 0.0), ("none", 1.0)]
+
+
+def need(level):
+    if can_run(resolve(f"llvm -mcpu={level}")):
+        pytest.skip(f"this CPU does not run {level}")
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(spec=specs(EXACT), seed=st.integers(0, 2**31))
+def test_equals_oracle(level, spec, seed):
+    need(level)
+    check_exact(level, spec, seed)
+
+
+def check_exact(level, spec, seed):
+    rng = np.random.default_rng(seed)
+    for style, offset in DRAWS:
+        inputs = inputs_of(rng, spec, style, offset)
+        (want,) = oracle.compute(spec, inputs)
+        tokens = spec.q.tokens
+        got = run(spec, level, inputs)
+        np.testing.assert_array_equal(got[..., :tokens], want[..., :tokens])
+
+
+def values(spec, inputs):
+    """p' in float64, (batch, heads, queries, keys), and a bound of a float32 kernel's error.
+
+    Each exponential is off by at most 4 units of 2**-24 against the other side's and the sum by one
+    more per addition, at most tokens / 32 + 6 in sequence; quotient and bias round once each.
+    """
+    named = {name: array for (name, _, _), array in zip(spec.inputs(), inputs, strict=True)}
+    q = oracle.plane_values(named, "q", spec.query_kind, spec.q)
+    k = oracle.plane_values(named, "k", spec.key_kind, spec.q)
+    split = (spec.q.batch, spec.q.tokens, spec.q.groups, spec.q.width)
+    dot = np.einsum("bihd,bjhd->bhij", q.reshape(split), k.reshape(split))
+    x = dot.astype(np.float32) * np.float32(spec.scale)
+    x = x if spec.factor is None else x * np.float32(spec.factor)
+    e = np.exp((x - x.max(-1, keepdims=True)).astype(np.float64))
+    p = e / e.sum(-1, keepdims=True)
+    heads, n = spec.q.groups, spec.q.tokens
+    bias = named["bias"][: heads * n * n].reshape(heads, n, n) if spec.bias else 0.0
+    unit = 2.0**-24
+    return p + bias, (p * (n / 32 + 20) + np.abs(p + bias)) * unit + 2.0**-120
+
+
+def check_smooth(level, spec, seed):
+    rng = np.random.default_rng(seed)
+    for style, offset in DRAWS:
+        inputs = inputs_of(rng, spec, style, offset)
+        want = oracle.compute(spec, inputs)[0]
+        got = run(spec, level, inputs)
+        p, error = values(spec, inputs)
+        for i, ratio in enumerate((None, *spec.ratios)):
+            threshold = spec.bound if ratio is None else ratio * p.max()
+            slack = error + (0 if ratio is None else error.max() + abs(threshold) * 2.0**-23)
+            close = np.abs(p - threshold) <= slack
+            differ = unpack_rows(got[i], spec.rows) != unpack_rows(want[i], spec.rows)
+            by_token = close.transpose(0, 2, 1, 3).reshape(differ.shape)
+            assert not (differ & ~by_token).any()
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(spec=specs(SMOOTH), seed=st.integers(0, 2**31))
+def test_close_to_oracle(level, spec, seed):
+    need(level)
+    check_smooth(level, spec, seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("level", LEVELS)
+@settings(max_examples=300, deadline=None)
+@given(exact=specs(EXACT), smooth=specs(SMOOTH), seed=st.integers(0, 2**31))
+def test_campaign(level, exact, smooth, seed):
+    need(level)
+    check_exact(level, exact, seed)
+    check_smooth(level, smooth, seed)
+
+
+def test_compiles_for_arm():
+    profile = resolve("llvm -mcpu=cortex-a72 -mtriple=aarch64-linux-gnu")
+    spec = AttentionPlanes(
+        Rows(1, 50, 2, 64), Kind.MASKED, Kind.SIGN, 0.125, None, True, 0.01, True, (0.7, 0.9)
+    )
+    module = tvm.compile(tvm.IRModule({"main": kernel(spec, profile)}), target=profile.tvm_target())
+    assembly = module.mod.inspect_source("asm")
+    assert "\tcnt\t" in assembly
+
+
+@pytest.mark.parametrize(
+    ("scale", "ratios", "message"),
+    [(0.1, (0.0,), "ratio"), (0.1, (0.5, 1.5), "ratio"), (float("inf"), (), "multiplied")],
+)
+def test_rejects(scale, ratios, message):
+    spec = AttentionPlanes(
+        Rows(1, 4, 1, 32), Kind.SIGN, Kind.SIGN, scale, None, False, 0.0, True, ratios
+    )
+    with pytest.raises(ModelError, match=message):
+        kernel(spec, resolve("llvm -mcpu=haswell"))
