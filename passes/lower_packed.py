@@ -1,0 +1,54 @@
+"""Replace packed operators by calls of their kernels."""
+
+from typing import Any
+
+from tvm import relax
+from tvm.ir import IRModule
+from tvm.ir.transform import Pass, PassContext, module_pass
+
+from gsb_tvm.dialect.ops import is_packed, spec_of, tensor_type
+from gsb_tvm.dialect.specs import encode
+from gsb_tvm.passes.rewriting import Expr, Graph, rewrite_module
+from gsb_tvm.schedules.families import kernel
+from gsb_tvm.targets import Profile
+
+OPAQUE = 8  # TOpPattern kOpaque: FuseOps leaves the call as it is
+FAMILY = "gsb.family"
+
+
+def LowerPacked(profile: Profile) -> Pass:
+    """Replace every packed operator by ``call_tir`` of its family's kernel.
+
+    Before  y = gsb.dense(a, w, scale; spec)
+    After   y = call_tir(dense_0, (a, w, scale))
+    Requires   kernels for the target; equal specs share one PrimFunc
+    Leaves alone   everything else
+    Exact   kernels are tested against the NumPy oracle
+    Source   docs/architecture.md, the way of a model
+    """
+
+    def run(mod: IRModule, _ctx: PassContext) -> IRModule:
+        lowering = _Lowering(profile)
+        return rewrite_module(mod["main"], lowering.visit) or mod
+
+    return module_pass(run, opt_level=0, name="gsb.LowerPacked")
+
+
+class _Lowering:
+    def __init__(self, profile: Profile) -> None:
+        self._profile = profile
+        self._kernels: dict[str, Any] = {}
+
+    def visit(self, _var: relax.Var, value: Expr, graph: Graph) -> Expr | None:
+        """Emit the call of the kernel."""
+        if not is_packed(value):
+            return None
+        spec = spec_of(value)
+        text = encode(spec)
+        if text not in self._kernels:
+            name = value.op.name.removeprefix("gsb.")
+            func = kernel(spec, self._profile)
+            func = func.with_attrs({"op_pattern": OPAQUE, FAMILY: name, "tirx.noalias": True})
+            self._kernels[text] = graph.add_kernel(func.without_attr("global_symbol"), name)
+        types = [tensor_type(tensor) for tensor in spec.outputs()]
+        return relax.call_tir(self._kernels[text], list(value.args), types)

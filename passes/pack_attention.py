@@ -1,0 +1,282 @@
+"""Turn products of two live superposed tensors into packed attention."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm import relax
+from tvm.ir.transform import Pass
+
+from gsb_tvm.dialect import ops
+from gsb_tvm.dialect.bits import Floats, Rows
+from gsb_tvm.dialect.ops import is_call, shape_of
+from gsb_tvm.dialect.specs import AttentionPlanes, AttentionValue, Compare, Kind, ValuePlanes
+from gsb_tvm.passes.packing import (
+    PlaneSource,
+    binarize,
+    plane_source,
+    plane_tensors,
+    product_scale,
+    strict_bound,
+    token_source,
+)
+from gsb_tvm.passes.rewriting import (
+    Expr,
+    Graph,
+    constant,
+    literal,
+    operand_pair,
+    payload,
+    rewrite_pass,
+    scalar,
+)
+
+BIAS_PADDING = 64
+
+
+def PackAttention() -> Pass:
+    """Replace softmax attention over superposed planes by three packed operators.
+
+    Before  p = softmax(gsb.matmul(q, k) * f) + bias;  o = gsb.matmul(masks of p, planes of v)
+    After   m = gsb.attention_planes(q, k, bias);  o = gsb.attention_value(m, gsb.value_planes(v))
+    Requires   q, k single sign planes with scalar scales; masks of p: one constant bound, then
+               bounds ratio * max(p); v one sign plane and masks of it at ratio * max(v),
+               ratio * min(v); scales scalar or per head
+    Leaves alone   anything else: PackMatmul packs it operator by operator
+    Exact   integers are; float steps keep their order, softmax sums may not
+    Source   GSB, arXiv 2305.07931, superposed attention and values
+    """
+    return rewrite_pass("PackAttention", lambda: lambda _var, value, g: _pack(value, g))
+
+
+def _pack(value: Expr, graph: Graph) -> Expr | None:
+    if not is_call(value, "gsb.matmul"):
+        return None
+    planes, scales, values, value_scales = (list(part.fields) for part in value.args)
+    shape = shape_of(value)
+    if len(shape) != 4 or any(constant(v) is not None for v in values):
+        return None
+    batch, heads, tokens, width = shape
+    rows = Rows(batch, tokens, heads, width)
+    attention = _attention(planes, rows, graph)
+    if attention is None:
+        return None
+    masks, order = attention
+    superposed = _values(values, rows, graph)
+    p_scale = _by_head([scales[i] for i in order], heads)
+    if superposed is None or p_scale is None:
+        return None
+    v_scale = _by_head([value_scales[i] for i in superposed.order], heads)
+    if v_scale is None:
+        return None
+    spec = AttentionValue(
+        rows, superposed.kind, len(planes), len(values), shift=False, compare=None
+    )
+    args = [masks, *superposed.tensors, literal(p_scale), literal(v_scale)]
+    o = graph.emit(ops.packed(spec, args))
+    by_head = graph.emit(relax.op.reshape(o, (batch, tokens, heads, width)))
+    return relax.op.permute_dims(by_head, [0, 2, 1, 3])
+
+
+def _by_head(scales: list[Expr], heads: int) -> Floats | None:
+    """Scales as (planes, heads), or None where one depends on rows or channels."""
+    out = np.zeros((len(scales), heads), dtype=np.float32)
+    for i, scale in enumerate(scales):
+        array = payload(scale)
+        if array.size == 1:
+            out[i] = array.reshape(())
+        elif array.size == heads and array.ndim >= 3 and array.shape[-3] == heads:
+            out[i] = array.reshape(heads)
+        else:
+            return None
+    return out
+
+
+def _attention(planes: list[Expr], rows: Rows, graph: Graph) -> tuple[Expr, list[int]] | None:
+    """Emit ``gsb.attention_planes``; its masks and which plane each one is."""
+    calls = [graph.call(plane, "gsb.mask") for plane in planes]
+    if any(call is None or call.args[0] != calls[0].args[0] for call in calls):
+        return None
+    p = calls[0].args[0]
+    sources = [plane_source(plane, graph) for plane in planes]
+    fixed = [i for i, source in enumerate(sources) if source is not None]
+    if len(fixed) != 1:
+        return None
+    moving = [i for i in range(len(planes)) if i != fixed[0]]
+    ratios = [_extreme_ratio(calls[i], p, "relax.max", "gt", graph) for i in moving]
+    base = sources[fixed[0]]
+    if base is None or any(ratio is None for ratio in ratios):
+        return None
+    scores = _scores(p, rows, graph)
+    if scores is None:
+        return None
+    compare = strict_bound(base.compare)
+    spec = AttentionPlanes(
+        scores.rows,
+        scores.query.compare.kind,
+        scores.key.compare.kind,
+        scores.scale,
+        scores.factor,
+        scores.bias is not None,
+        compare.bound,
+        compare.strict,
+        tuple(float(r) for r in ratios if r is not None),
+    )
+    tensors = [
+        *binarize(scores.query, scores.query.x, scores.rows, graph),
+        *binarize(scores.key, scores.key.x, scores.rows, graph),
+    ]
+    if scores.bias is not None:
+        tensors.append(literal(scores.bias))
+    return graph.emit(ops.packed(spec, tensors)), [fixed[0], *moving]
+
+
+def _extreme_ratio(call: Expr, x: Expr, extreme: str, compare: str, graph: Graph) -> float | None:
+    """Ratio r of a mask ``x compare r * extreme(x)`` over all elements, or None."""
+    if call is None or str(call.attrs["compare"]) != compare or call.args[0] != x:
+        return None
+    product = graph.call(call.args[1], "relax.multiply")
+    pair = operand_pair(product) if product is not None else None
+    if pair is None or pair[1].size != 1:
+        return None
+    reduced = graph.call(pair[0], extreme)
+    if reduced is None or reduced.args[0] != x or np.prod(shape_of(reduced)) != 1:
+        return None
+    ratio = float(pair[1].reshape(()))
+    return ratio if 0 < ratio <= 1 else None
+
+
+@dataclass(frozen=True)
+class _Scores:
+    rows: Rows
+    query: PlaneSource
+    key: PlaneSource
+    scale: float
+    factor: float | None
+    bias: Floats | None
+
+
+def _scores(p: Expr, rows: Rows, graph: Graph) -> _Scores | None:
+    """Match ``softmax(fl(gsb.matmul(q, k) * f)) + bias`` over the keys."""
+    bias: Floats | None = None
+    add = graph.call(p, "relax.add")
+    if add is not None:
+        pair = operand_pair(add)
+        if pair is None:
+            return None
+        p, bias = pair[0], _flat_bias(pair[1], rows)
+        if bias is None:
+            return None
+    softmax = graph.call(p, "relax.nn.softmax")
+    if softmax is None or int(softmax.attrs.axis) not in (-1, 3):
+        return None
+    x, factor = _factor(softmax.args[0], graph)
+    product = graph.call(x, "gsb.matmul")
+    if product is None:
+        return None
+    queries, query_scale, keys, key_scale = (list(part.fields) for part in product.args)
+    scale = product_scale(query_scale[0], key_scale[0])
+    if len(queries) != 1 or len(keys) != 1 or scale.size != 1:
+        return None
+    width = shape_of(queries[0])[-1]
+    q_rows = Rows(rows.batch, rows.tokens, rows.groups, width)
+    if shape_of(x) != (rows.batch, rows.groups, rows.tokens, rows.tokens):
+        return None
+    query = _by_token(queries[0], q_rows, graph, transposed=False)
+    key = _by_token(keys[0], q_rows, graph, transposed=True)
+    if query is None or key is None:
+        return None
+    return _Scores(q_rows, query, key, float(scale.reshape(())), factor, bias)
+
+
+def _flat_bias(array: Floats, rows: Rows) -> Floats | None:
+    heads, tokens = rows.groups, rows.tokens
+    shape = (1,) * max(0, 4 - array.ndim) + array.shape
+    if len(shape) != 4 or shape[0] != 1 or shape[2:] != (tokens, tokens):
+        return None
+    flat = np.zeros(heads * tokens * tokens + BIAS_PADDING, dtype=np.float32)
+    flat[:-BIAS_PADDING] = np.broadcast_to(array, (1, heads, tokens, tokens)).reshape(-1)
+    return flat
+
+
+def _factor(x: Expr, graph: Graph) -> tuple[Expr, float | None]:
+    """Strip one multiplication by a constant; a division where its reciprocal is exact."""
+    call = graph.call(x, "relax.multiply", "relax.divide")
+    pair = operand_pair(call) if call is not None else None
+    if call is None or pair is None or pair[1].size != 1:
+        return x, None
+    value = float(pair[1].reshape(()))
+    if is_call(call, "relax.multiply"):
+        return pair[0], value
+    mantissa, _ = np.frexp(value)
+    if scalar(call.args[1]) is None or mantissa != 0.5 or value <= 0:
+        return x, None
+    return pair[0], 1.0 / value
+
+
+def _by_token(plane: Expr, rows: Rows, graph: Graph, *, transposed: bool) -> PlaneSource | None:
+    """A sign plane's source as (batch, tokens, features), whatever views lie around the sign."""
+    if transposed:
+        call = graph.call(plane, "relax.permute_dims")
+        if call is None or [int(a) for a in call.attrs.axes or ()] != [0, 1, 3, 2]:
+            return None
+        plane = call.args[0]
+    source = plane_source(plane, graph)
+    if source is not None:
+        x = token_source(source.x, rows, graph)
+    else:
+        behind = token_source(plane, rows, graph)
+        source = plane_source(behind, graph) if behind is not None else None
+        x = source.x if source is not None else None
+    if source is None or x is None or source.compare.kind is Kind.MASK:
+        return None
+    return PlaneSource(x, source.compare)
+
+
+@dataclass(frozen=True)
+class _Values:
+    kind: Kind
+    tensors: list[Expr]
+    order: list[int]
+
+
+def _values(planes: list[Expr], rows: Rows, graph: Graph) -> _Values | None:
+    """Emit the value planes; the sign plane is the one that is not a product."""
+    products = {i: graph.call(plane, "relax.multiply") for i, plane in enumerate(planes)}
+    base = [i for i, call in products.items() if call is None]
+    if len(base) != 1:
+        return None
+    masked = [i for i in products if i != base[0]]
+    source = _by_token(planes[base[0]], rows, graph, transposed=False)
+    if source is None:
+        return None
+    if not masked:
+        tensors = binarize(source, source.x, rows, graph)
+        return _Values(source.compare.kind, tensors, base)
+    ratios = [_value_ratio(products[i], planes[base[0]], graph) for i in masked]
+    if any(r is None for r in ratios) or source.compare != Compare(Kind.MASKED):
+        return None
+    exact = tuple(float(r) for r in ratios if r is not None)
+    spec = ValuePlanes(rows, source.compare.kind, shift=False, ratios=exact)
+    out = graph.emit(ops.packed(spec, [source.x]))
+    tensors = plane_tensors(out, spec.kind, graph)
+    tensors.append(graph.emit(relax.TupleGetItem(out, len(tensors))))
+    return _Values(spec.kind, tensors, [base[0], *masked])
+
+
+def _value_ratio(product: Any, base: Expr, graph: Graph) -> float | None:
+    """Ratio r of ``sign(u) * max([u > r max(u)], [u < r min(u)])``."""
+    sign = graph.call(base, "gsb.sign")
+    if sign is None or product.args[0] != base:
+        return None
+    either = graph.call(product.args[1], "relax.maximum")
+    if either is None:
+        return None
+    u = sign.args[0]
+    masks = [graph.call(arg, "gsb.mask") for arg in either.args]
+    for high, low in (masks, masks[::-1]):
+        above = _extreme_ratio(high, u, "relax.max", "gt", graph)
+        below = _extreme_ratio(low, u, "relax.min", "lt", graph)
+        if above is not None and above == below:
+            return above
+    return None

@@ -1,0 +1,98 @@
+"""What the packing passes share: planes of the graph as packed tensors."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm import relax
+
+from gsb_tvm.dialect import ops
+from gsb_tvm.dialect.bits import Floats, Rows
+from gsb_tvm.dialect.ops import is_call, shape_of
+from gsb_tvm.dialect.specs import Binarize, Compare, Kind
+from gsb_tvm.passes.rewriting import Expr, Graph, payload, scalar
+from gsb_tvm.passes.thresholds import pull_back
+from gsb_tvm.passes.views import view_index, view_source
+
+
+@dataclass(frozen=True)
+class PlaneSource:
+    """A plane as a comparison of a float tensor: what gets binarised, and how."""
+
+    x: Expr
+    compare: Compare
+
+
+def plane_source(plane: Expr, graph: Graph) -> PlaneSource | None:
+    """The tensor and comparison behind ``gsb.sign`` or a ``gsb.mask`` with a constant bound.
+
+    Any other plane is its own source: its values -1, 0, 1 compared with 0.
+    """
+    call = graph.call(plane, "gsb.sign")
+    if call is not None:
+        at_zero = int(call.attrs["at_zero"])
+        kind = Kind.SIGN if at_zero else Kind.MASKED
+        return PlaneSource(call.args[0], Compare(kind, 0.0, strict=at_zero <= 0))
+    call = graph.call(plane, "gsb.mask")
+    bound = scalar(call.args[1]) if call is not None else None
+    if call is None or bound is None or str(call.attrs["compare"]) not in ("gt", "ge"):
+        return None
+    return PlaneSource(call.args[0], Compare(Kind.MASK, bound, str(call.attrs["compare"]) == "gt"))
+
+
+def token_source(x: Expr, rows: Rows, graph: Graph) -> Expr | None:
+    """Tensor (batch, tokens, features) that ``x`` (batch, heads, tokens, width) is a view of."""
+    source, calls = view_source(x, graph)
+    shape = (rows.batch, rows.tokens, rows.features)
+    for start in range(len(calls) + 1):
+        at = source if start == 0 else calls[start][0].args[0] if start < len(calls) else x
+        if shape_of(at) != shape:
+            continue
+        index = view_index(at, calls[start:])
+        if index.shape != shape_of(x):
+            continue
+        by_head = np.arange(index.size).reshape(rows.batch, rows.tokens, rows.groups, rows.width)
+        if (index == by_head.transpose(0, 2, 1, 3)).all():
+            return at
+    return None
+
+
+def binarize(source: PlaneSource, x: Expr, rows: Rows, graph: Graph) -> list[Expr]:
+    """Emit ``gsb.binarize``; the tensors that carry the plane."""
+    spec = Binarize(rows, source.compare, norm=False, shift=False)
+    return plane_tensors(graph.emit(ops.packed(spec, [x])), source.compare.kind, graph)
+
+
+def plane_tensors(out: Expr, kind: Kind, graph: Graph) -> list[Expr]:
+    """The tensors of a plane that a packed operator returned first."""
+    if kind is not Kind.MASKED:
+        return [out]
+    return [graph.emit(relax.TupleGetItem(out, i)) for i in range(3)]
+
+
+def product_scale(a: Expr, b: Expr) -> Floats:
+    """Product of two constant scales, rounded once."""
+    left, right = payload(a), payload(b)
+    return (left.astype(np.float64) * right.astype(np.float64)).astype(np.float32)
+
+
+def column_vector(array: Floats, columns: int) -> Floats | None:
+    """A constant as one value per column, or None where it is not."""
+    if array.size == 1:
+        return np.full(columns, array.reshape(()), dtype=np.float32)
+    if array.size == columns and array.shape[-1] == columns:
+        return array.reshape(columns)
+    return None
+
+
+def is_packed_call(value: Any, name: str) -> bool:
+    """Whether ``value`` is the packed operator ``gsb.<name>``."""
+    return is_call(value, f"gsb.{name}")
+
+
+def strict_bound(compare: Compare) -> Compare:
+    """The same comparison written with ``>``: x >= b is x > the float before b."""
+    if compare.strict:
+        return compare
+    before = pull_back([], compare.bound, strict=False)
+    return Compare(compare.kind, float(before), strict=True)
