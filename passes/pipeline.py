@@ -41,9 +41,6 @@ def packing_passes(profile: Profile) -> list[Pass]:
         SimplifyViews(),
         transform.DeadCodeElimination(),
         FuseDenseSteps(),
-        # A dense layer swallows one step at a time; three is the longest tail (scale, bias, residual).
-        FuseDenseSteps(),
-        FuseDenseSteps(),
         FoldThresholds(),
         DropZeroPlanes(),
         FuseBinarize(),

@@ -61,9 +61,13 @@ def lattice(array: Floats) -> tuple[npt.NDArray[np.int8], Floats] | None:
         if scale is None:
             continue
         levels = np.rint(array / scale)
-        if np.abs(levels).max() <= 127 and (levels.astype(np.float32) * scale == array).all():
+        if (levels.astype(np.float32) * scale == array).all() and _fits_int8(levels).all():
             return levels.astype(np.int8), scale
     return None
+
+
+def _fits_int8(levels: Floats) -> npt.NDArray[np.bool_]:
+    return (levels >= -128) & (levels <= 127)
 
 
 def _scale(array: Floats, reduced: tuple[int, ...]) -> Floats | None:
@@ -79,7 +83,7 @@ def _scale(array: Floats, reduced: tuple[int, ...]) -> Floats | None:
         candidate = _refine(array, magnitude, (smallest / divisor).astype(np.float32), reduced)
         levels = np.rint(array / candidate)
         fits = (levels.astype(np.float32) * candidate == array).all(reduced, keepdims=True)
-        fits &= np.abs(levels).max(reduced, keepdims=True) <= 127
+        fits &= _fits_int8(levels).all(reduced, keepdims=True)
         best = candidate if best is None else np.where(open_ & fits, candidate, best)
         open_ &= ~fits
         if not open_.any():
