@@ -44,7 +44,9 @@ def _fold(graph: Graph, node: Node, statistics: dict[str, Array]) -> bool:
     try:
         results = evaluate(op, operands, node.attrs)
     except (ValueError, TypeError, IndexError, KeyError, MemoryError, OverflowError) as error:
-        raise graph.error(node, f"cannot be computed ({first_sentence(error)}).") from error
+        raise graph.error(
+            node, f"cannot be computed ({first_sentence(error)}). Export the model again."
+        ) from error
     if results is None:
         return False
     for name, array in zip(node.outputs, results, strict=False):

@@ -8,10 +8,11 @@ import onnx
 from gsb_tvm.dialect.errors import ModelError
 from gsb_tvm.frontend.external import tensors
 from gsb_tvm.frontend.graph import Array
-from gsb_tvm.frontend.messages import first_sentence
+from gsb_tvm.frontend.messages import blamed_node, first_sentence
 
 OLDEST_OPSET, NEWEST_OPSET = 17, 22
 QONNX = frozenset({"qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general"})
+_AGAIN = "Export the model again."
 _FLOATS = frozenset(
     {
         onnx.TensorProto.FLOAT,
@@ -40,6 +41,7 @@ def check(proto: onnx.ModelProto, name: str) -> int:
         _check_node(node, name)
     _check_names(proto.graph, name)
     _check_order(proto.graph, name)
+    _check_inputs(proto.graph, name)
     _check_tensors(proto.graph, name)
     try:
         onnx.checker.check_model(proto, full_check=True)
@@ -49,15 +51,17 @@ def check(proto: onnx.ModelProto, name: str) -> int:
         ValueError,
         RuntimeError,
     ) as error:
+        node = blamed_node(error)
+        where = f"{name}, {node}" if node else name
         raise ModelError(
-            f"{name}: onnx.checker refuses the model ({first_sentence(error)}). Export it again."
+            f"{where}: onnx.checker refuses the model ({first_sentence(error)}). Export it again."
         ) from error
     return opset
 
 
 def _check_contents(proto: onnx.ModelProto, name: str) -> None:
     if not proto.HasField("graph"):
-        raise ModelError(f"{name}: it holds no ONNX graph; is it an ONNX model at all?")
+        raise ModelError(f"{name}: it holds no ONNX graph; give the path of an .onnx file.")
     graph = proto.graph
     if proto.functions:
         first = proto.functions[0]
@@ -90,7 +94,9 @@ def _check_text(graph: onnx.GraphProto, name: str) -> None:
     except UnicodeDecodeError:
         good = False
     if not good:
-        raise ModelError(f"{name}: a name in it is not UTF-8 text. The file is damaged.")
+        raise ModelError(
+            f"{name}: a name in it is not UTF-8 text. The file is damaged; copy it again."
+        )
 
 
 def _check_opsets(proto: onnx.ModelProto, name: str) -> int:
@@ -153,19 +159,19 @@ def _check_names(graph: onnx.GraphProto, name: str) -> None:
     for kind, counter in (("initializer", initializers), ("input", inputs), ("value", made)):
         twice = next((key for key, count in counter.items() if count > 1), None)
         if twice is not None:
-            raise ModelError(f'{name}, {kind} "{twice}": the name is used twice.')
+            raise ModelError(f'{name}, {kind} "{twice}": the name is used twice. {_AGAIN}')
     clash = next((key for key in made if key in initializers or key in inputs), None)
     if clash is not None:
-        raise ModelError(f'{name}, value "{clash}": the name is used twice.')
+        raise ModelError(f'{name}, value "{clash}": the name is used twice. {_AGAIN}')
     outputs = Counter(value.name for value in graph.output)
     known = made.keys() | initializers.keys() | inputs.keys()
     for output, count in outputs.items():
         if output not in known:
-            raise ModelError(f'{name}, output "{output}": no node computes it.')
+            raise ModelError(f'{name}, output "{output}": no node computes it. {_AGAIN}')
         if count > 1:
-            raise ModelError(f'{name}, output "{output}": the name is used twice.')
+            raise ModelError(f'{name}, output "{output}": the name is used twice. {_AGAIN}')
     if "" in inputs or "" in initializers:
-        raise ModelError(f"{name}: an input or initializer has no name.")
+        raise ModelError(f"{name}: an input or initializer has no name. {_AGAIN}")
 
 
 def _check_order(graph: onnx.GraphProto, name: str) -> None:
@@ -180,9 +186,20 @@ def _check_order(graph: onnx.GraphProto, name: str) -> None:
         known.update(node.output)
 
 
+def _check_inputs(graph: onnx.GraphProto, name: str) -> None:
+    for value in graph.input:
+        if not value.type.HasField("tensor_type") or not value.type.tensor_type.HasField("shape"):
+            raise ModelError(
+                f'{name}, input "{value.name}": it is no tensor with a shape. Export the model '
+                "with the input's shape given."
+            )
+
+
 def _check_tensors(graph: onnx.GraphProto, name: str) -> None:
     for tensor in tensors(graph):
         where = f'{name}, tensor "{tensor.name}"'
+        if tensor.data_type not in onnx.TensorProto.DataType.values():
+            raise ModelError(f"{where}: its element type {tensor.data_type} is unknown. {_AGAIN}")
         try:
             array = onnx.numpy_helper.to_array(tensor)
         except Exception as error:  # onnx raises many kinds for damaged tensors

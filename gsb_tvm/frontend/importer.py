@@ -82,7 +82,7 @@ def load(
     model = read(source, max_bytes)
     try:
         opset = check(model.proto, model.name)
-        graph = _graph(model, opset, batch)
+        graph = as_graph(model, opset, batch)
         _transform(graph)
         module = to_relax(graph)
     except ModelError:
@@ -128,7 +128,8 @@ def _refuse_wide_floats(graph: Graph) -> None:
             )
 
 
-def _graph(model: Source, opset: int, batch: int | None) -> Graph:
+def as_graph(model: Source, opset: int, batch: int | None) -> Graph:
+    """Return a checked model as a graph: nothing folded, an open batch axis fixed."""
     proto = model.proto.graph
     outputs = [value.name for value in proto.output]
     graph = Graph(model.name, opset, [], {}, {}, list(outputs), outputs)

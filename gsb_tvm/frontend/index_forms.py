@@ -1,5 +1,7 @@
 """Normal forms of the operators that only move values: shapes and indices become attributes."""
 
+import math
+
 import numpy as np
 
 from gsb_tvm.frontend.evaluate import axes_of, slice_spec, split_sizes
@@ -10,8 +12,15 @@ from gsb_tvm.frontend.rewriter import Rewriter
 def reshape(rw: Rewriter, node: Node) -> str | None:
     """Reshape, Flatten, Squeeze and Unsqueeze: the result's type says all."""
     shape = rw.type(node.output).shape
-    if rw.type(node.inputs[0]).shape == shape:
+    found = rw.type(node.inputs[0]).shape
+    if found == shape:
         return node.inputs[0]
+    if math.prod(found) != math.prod(shape):
+        raise rw.graph.error(
+            node,
+            f"it gives {list(found)} the shape {list(shape)}, which has another number of "
+            "elements. Export the model again.",
+        )
     if node.op in ("Squeeze", "Unsqueeze"):
         given = axes_of(rw.operands(node), node.attrs)
         x = rw.type(node.inputs[0]).shape
@@ -101,7 +110,9 @@ def gather(rw: Rewriter, node: Node) -> str | None:
         return None
     size = type_.shape[axis]
     if index.size and not (-size <= index.min() and index.max() < size):
-        raise rw.graph.error(node, f"its index is outside axis {axis} of size {size}.")
+        raise rw.graph.error(
+            node, f"its index is outside axis {axis} of size {size}. Export it again."
+        )
     index = np.where(index < 0, index + size, index).astype(np.int64)
     if index.size != 1:
         node.op, node.inputs[1] = "Take", rw.graph.add_constant(index, "index")

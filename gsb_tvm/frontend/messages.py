@@ -3,13 +3,24 @@
 import re
 
 _LONGEST = 200
+_TAGS = re.compile(r"\[(?:Shape|Type)InferenceError\]|Inference error\(s\):")
+_INFERENCE = re.compile(r"\(op_type:\s*(\w+)(?:,\s*node name:\s*([^)]*))?\):?")
+_CONTEXT = re.compile(r"Bad node spec for node\. Name: (.*) OpType: (\w+)")
 
 
 def first_sentence(error: BaseException) -> str:
     """Return the first line of substance of an exception's text, trimmed to 200 characters."""
-    text = str(error)
-    text = re.sub(r"\[(ShapeInferenceError|TypeInferenceError)\]", "", text)
-    text = re.sub(r"\(op_type:\s*[^)]*\):?", "", text)
+    text = _INFERENCE.sub("", _TAGS.sub("", str(error)))
     lines = [line.strip(" :=>.") for line in text.splitlines() if line.strip(" :=>.")]
     line = re.sub(r"\s+", " ", lines[0]) if lines else type(error).__name__
     return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
+
+
+def blamed_node(error: BaseException) -> str | None:
+    """Return 'Op node "name"' where an error of onnx.checker tells it."""
+    text = str(error)
+    if found := _INFERENCE.search(text):
+        return f'{found[1]} node "{found[2] or ""}"'
+    if found := _CONTEXT.search(text):
+        return f'{found[2]} node "{found[1]}"'
+    return None

@@ -34,7 +34,8 @@ class Rewriter:
         if array is None:
             raise self.graph.error(
                 node,
-                f"its {what} depends on the input's values, and only a constant one is compiled.",
+                f"its {what} depends on the input's values, and only a constant one is compiled. "
+                "Export the model with it fixed.",
             )
         return array
 

@@ -21,6 +21,9 @@ MAX_ELEMENTS = 2**28
 MAX_SHAPE_OPERAND = 4096
 
 
+_AGAIN = "Export the model again."
+
+
 class DataDependentShape(ModelError):
     """A shape that only a run of the model would tell; an error if an output needs the value."""
 
@@ -78,7 +81,9 @@ def _fold(graph: Graph, node: Node, from_shape: set[str]) -> bool:
     try:
         results = evaluate(node.op, operands, node.attrs)
     except (ValueError, TypeError, IndexError, KeyError, MemoryError, OverflowError) as error:
-        raise graph.error(node, f"cannot be computed ({first_sentence(error)}).") from error
+        raise graph.error(
+            node, f"cannot be computed ({first_sentence(error)}). {_AGAIN}"
+        ) from error
     if results is None:
         return False
     for name, array in zip(node.outputs, results, strict=False):
@@ -107,7 +112,9 @@ def _infer(graph: Graph, node: Node) -> dict[str, Type]:
         onnx.shape_inference.InferenceError,
         RuntimeError,
     ) as error:
-        raise graph.error(node, f"its operands do not fit ({first_sentence(error)}).") from error
+        raise graph.error(
+            node, f"its operands do not fit ({first_sentence(error)}). {_AGAIN}"
+        ) from error
     return {name: _type_of(graph, node, name, types.get(name)) for name in node.outputs if name}
 
 
@@ -199,10 +206,6 @@ def _input_type(
 ) -> Type:
     tensor = proto.type.tensor_type
     where = f'{graph.name}, input "{proto.name}"'
-    if not proto.type.HasField("tensor_type") or not tensor.HasField("shape"):
-        raise ModelError(
-            f"{where}: it has no tensor shape. Export the model with the input's shape given."
-        )
     shape = []
     for axis, dim in enumerate(tensor.shape.dim):
         if dim.HasField("dim_value"):

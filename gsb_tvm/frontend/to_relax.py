@@ -11,6 +11,7 @@ from tvm import relax
 from gsb_tvm.frontend.graph import Graph, Node, Type
 from gsb_tvm.frontend.messages import first_sentence
 
+_AGAIN = "Its operands do not fit each other; export the model again."
 Emit = Callable[[Node, list[Any], Type], Any]
 
 
@@ -61,10 +62,12 @@ def _bind(graph: Graph, builder: Any, node: Node, values: dict[str, Any]) -> Any
         operands = [_operand(graph, values, name) for name in node.inputs]
         value = builder.normalize(_TABLE[node.op](node, operands, expected))
     except Exception as error:  # TVM raises many kinds; all of them mean: this node
-        raise graph.error(node, f"it cannot be imported ({first_sentence(error)}).") from error
+        raise graph.error(
+            node, f"it cannot be imported ({first_sentence(error)}). {_AGAIN}"
+        ) from error
     found = _type_of(value)
     if found != expected:
-        raise graph.error(node, f"it was imported as {found}, and ONNX says {expected}.")
+        raise graph.error(node, f"it was imported as {found}, and ONNX says {expected}. {_AGAIN}")
     kind = relax.Var if node.output in graph.outputs else relax.DataflowVar
     values[node.output] = kind(_identifier(node.label or node.output), value.ty)
     return relax.VarBinding(values[node.output], value)

@@ -8,7 +8,14 @@ def convolution(rw: Rewriter, node: Node) -> str | None:
     """Conv without bias, then Add of the bias as (C, 1, ...)."""
     kernel = list(rw.type(node.inputs[1]).shape[2:])
     attrs = _window(rw, node, kernel)
-    attrs["groups"] = int(node.attrs.get("group", 1))
+    attrs["groups"] = groups = int(node.attrs.get("group", 1))
+    channels, taken = rw.type(node.inputs[0]).shape[1], rw.type(node.inputs[1]).shape[1]
+    if taken * groups != channels:
+        raise rw.graph.error(
+            node,
+            f"its input has {channels} channels, and its weight takes {taken} in each of {groups} "
+            "groups. Export the model again.",
+        )
     bias = node.input(2)
     node.inputs, node.attrs = node.inputs[:2], attrs
     if not bias:
@@ -18,10 +25,14 @@ def convolution(rw: Rewriter, node: Node) -> str | None:
     shape = (-1, *[1] * len(kernel))
     values = rw.graph.value(bias)
     if values is None:
-        raise rw.graph.error(node, "its bias depends on the input, and must be constant.")
+        raise rw.graph.error(
+            node, "its bias depends on the input, and only a constant one is compiled."
+        )
     if values.shape != type_.shape[1:2]:
         raise rw.graph.error(
-            node, f"its bias has shape {list(values.shape)}, expected [{type_.shape[1]}]."
+            node,
+            f"its bias has shape {list(values.shape)}, expected [{type_.shape[1]}]. "
+            "Export the model again.",
         )
     node.op, node.attrs = "Add", {}
     node.inputs = [product, rw.graph.add_constant(values.reshape(shape), bias)]

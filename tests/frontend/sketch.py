@@ -71,8 +71,11 @@ class Sketch:
         model = helper.make_model(
             graph, opset_imports=imports, ir_version=8, producer_name="sketch"
         )
-        # onnx.checker wants outputs to have shapes.
-        return onnx.shape_inference.infer_shapes(model, data_prop=True)
+        # onnx.checker wants outputs to have shapes; those of a wrong model stay as they are.
+        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+        for output, known in zip(model.graph.output, inferred.graph.output, strict=True):
+            output.CopyFrom(known)
+        return model
 
 
 def ints(*values):

@@ -4,11 +4,11 @@ import numpy as np
 import onnx
 import pytest
 import tvm_ffi
-from tests.frontend.running import constants, operators, run_onnx, run_relax
-from tests.frontend.sketch import Sketch, tiny_gsb
 
 from gsb_tvm.dialect.errors import ModelError
 from gsb_tvm.frontend import Port, load
+from tests.frontend.running import constants, operators, run_onnx, run_relax
+from tests.frontend.sketch import Sketch, tiny_gsb
 
 
 def images(batch=1, seed=0):
