@@ -23,6 +23,9 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
+    from gsb_tvm.dialect.versions import check_tvm
+
+    check_tvm()
     value = getattr(import_module(_HOMES[name]), name)
     globals()[name] = value
     return value

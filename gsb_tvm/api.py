@@ -1,0 +1,72 @@
+"""What Python users call: compile a model, load an artefact."""
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gsb_tvm.dialect.errors import UsageError
+from gsb_tvm.driver import Options, compile_model
+from gsb_tvm.runtime import session
+from gsb_tvm.runtime.session import Module
+from gsb_tvm.targets import can_run, resolve
+
+
+def build(
+    model: str | os.PathLike[str] | Any,
+    target: str | Mapping[str, object] | Sequence[str] = "native",
+    *,
+    batch: int | None = None,
+    verify: bool = False,
+    strict: bool = False,
+) -> Module:
+    """Compile a model and load the result.
+
+    Parameters
+    ----------
+    model
+        Path of an ONNX file, or an ``onnx.ModelProto`` without external data.
+    target
+        As on the command line: "native", "llvm -mcpu=haswell", a tag, JSON or a mapping. It must be
+        one that this machine executes.
+    batch
+        Size of an open batch axis; None means 1.
+    verify
+        Compare with ONNX Runtime before returning.
+    strict
+        Raise where a binary operator is left in float.
+
+    Returns
+    -------
+    Module
+        Call it with the inputs; ``report`` holds a row for each matmul-like operator, ``save``
+        writes the artefact.
+
+    Raises
+    ------
+    gsb_tvm.dialect.errors.GsbError
+        One sentence about what does not fit; its subclass says of what kind it is.
+    """
+    profile = resolve(target)
+    if lacks := can_run(profile):
+        raise UsageError(
+            f"{profile.name}: this machine lacks {', '.join(lacks)}, so the result cannot be "
+            "loaded here. Write an artefact with gsb-tvm compile instead."
+        )
+    with tempfile.TemporaryDirectory(prefix="gsb_tvm-") as folder:
+        out = Path(folder, "model.so")
+        compile_model(model, profile, Options(out, batch=batch, verify=verify, strict=strict))
+        return session.load(out)
+
+
+def load(path: str | os.PathLike[str]) -> Module:
+    """Load an artefact that was compiled before.
+
+    Raises
+    ------
+    gsb_tvm.dialect.errors.ArtefactError
+        The file is missing, damaged, of another version, or for another CPU; none of its code has
+        run then.
+    """
+    return session.load(Path(path))

@@ -1,0 +1,54 @@
+"""``gsb-tvm``: one verb, then its arguments. Only the verb's own module is imported."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from gsb_tvm import command
+from gsb_tvm.dialect.errors import UsageError
+
+_VERBS = {
+    "compile": ("compile", "compile an ONNX model into a shared library"),
+    "run": ("run", "run a compiled model on arrays from .npy files"),
+    "verify": ("verify", "compare a compiled model with ONNX Runtime"),
+    "inspect": ("inspect", "show what an artefact says about itself"),
+    "targets": ("list_targets", "list targets, or show how one is understood"),
+    "doctor": ("doctor", "show what is installed and what is missing"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a verb and return its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words and words[0] in _VERBS:
+        module, _ = _VERBS[words[0]]
+        verb = import_module(f"gsb_tvm.{module}")
+        return int(verb.main(words[1:], prog=f"gsb-tvm {words[0]}"))
+    return command.run(_parser(), _refuse, words, needs_tvm=False)
+
+
+def _parser() -> command.Parser:
+    verbs = "\n".join(f"  {verb:<10}{text}" for verb, (_, text) in _VERBS.items())
+    made = command.Parser(
+        "gsb-tvm",
+        "Compiler for binary vision transformers.",
+        usage="gsb-tvm VERB [arguments]; gsb-tvm VERB --help",
+        epilog=f"verbs:\n{verbs}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("verb", metavar="VERB", nargs="?", help="what to do")
+    made.add_argument("rest", nargs="*", help=argparse.SUPPRESS)
+    return made
+
+
+def _refuse(args: argparse.Namespace) -> int:
+    from gsb_tvm.targets.spec import nearest
+
+    if args.verb is None:
+        raise UsageError("no verb is given. See gsb-tvm --help.")
+    raise UsageError(f'unknown verb "{args.verb}". Nearest verbs: {nearest(args.verb, _VERBS)}.')
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,121 @@
+"""What all verbs of the command line share: arguments in, exit code out, errors as sentences."""
+
+import argparse
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from gsb_tvm.dialect.errors import ExitCode, GsbError, OutputError, UsageError
+from gsb_tvm.dialect.versions import PACKAGE, check_tvm
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints are one sentence, as all others."""
+
+    def __init__(self, prog: str, description: str, **options: Any) -> None:
+        super().__init__(prog=prog, description=description, allow_abbrev=False, **options)
+        self.add_argument(
+            "--version", action="version", version=f"gsb-tvm {PACKAGE}", help="print the version"
+        )
+        self.add_argument(
+            "--verbose", action="store_true", help="show warnings, and a traceback for an error"
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the usage."""
+        known = [option for action in self._actions for option in action.option_strings]
+        hint = _nearest_option(message, known)
+        raise UsageError(f"{message[:1].lower()}{message[1:]}.{hint} See {self.prog} --help.")
+
+
+def _nearest_option(message: str, known: Sequence[str]) -> str:
+    """Name the options nearest to the first one that is not known."""
+    _, found, words = message.partition("unrecognized arguments: ")
+    word = words.split(" ", 1)[0].partition("=")[0]
+    if not found or not word.startswith("-"):
+        return ""
+    from gsb_tvm.targets.spec import OPTIONS, nearest
+
+    if word in OPTIONS:
+        return " It belongs to a target: write --target llvm -mcpu=NAME."
+    return f" Nearest options: {nearest(word, known)}."
+
+
+def run(
+    parser: Parser,
+    execute: Callable[[argparse.Namespace], int],
+    argv: Sequence[str],
+    *,
+    needs_tvm: bool = True,
+) -> int:
+    """Parse ``argv``, execute, and turn whatever happens into an exit code.
+
+    An error of the user's is one sentence on stderr. Standard output is flushed here, so that a
+    full disk behind it is noticed.
+    """
+    is_verbose = "--verbose" in argv
+    try:
+        args = parser.parse_args(argv)
+        if needs_tvm:
+            check_tvm()
+        with warnings.catch_warnings():
+            if not is_verbose:
+                warnings.simplefilter("ignore")
+            code = execute(args)
+        sys.stdout.flush()
+        return code
+    except SystemExit as stop:  # argparse, after --help and --version
+        return int(stop.code or 0)
+    except BrokenPipeError:  # the reader of our output has seen enough
+        _discard_stdout()
+        return int(ExitCode.OK)
+    except KeyboardInterrupt:
+        return _say("interrupted.", ExitCode.INTERRUPTED)
+    except GsbError as err:
+        if is_verbose:
+            traceback.print_exc()
+        return _say(str(err), err.exit_code)
+    except Exception as err:
+        if is_verbose:
+            traceback.print_exc()
+        return _unexpected(err, is_verbose)
+
+
+def require_stdout(write: Callable[[], None]) -> None:
+    """Write to standard output.
+
+    Raises
+    ------
+    OutputError
+        It cannot be written, for instance because the disk behind it is full.
+    """
+    try:
+        write()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as err:
+        _discard_stdout()
+        raise OutputError(f"standard output cannot be written ({err.strerror}).") from err
+
+
+def _unexpected(err: Exception, is_verbose: bool) -> int:
+    lines = str(err).strip().splitlines()
+    what = f"{type(err).__name__}: {lines[-1][:200]}" if lines else type(err).__name__
+    advice = "Please report it with" if is_verbose else "Please report it with --verbose, for"
+    return _say(f"internal error ({what}). {advice} the traceback.", ExitCode.INTERNAL)
+
+
+def _say(text: str, code: ExitCode) -> int:
+    print(f"error: {text}", file=sys.stderr)
+    return int(code)
+
+
+def _discard_stdout() -> None:
+    """Let the interpreter's own flush at exit go nowhere."""
+    sink = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(sink, sys.stdout.fileno())
+    os.close(sink)

@@ -1,0 +1,136 @@
+"""``gsb-tvm compile``, also ``python -m gsb_tvm.compile``: an ONNX model to an artefact."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gsb_tvm import command
+from gsb_tvm.targets import resolve, take_target
+
+if TYPE_CHECKING:
+    from gsb_tvm.driver import Result
+
+HELP = "compile an ONNX model into a shared library"
+_EPILOG = """\
+targets:
+  native                        this machine (the default)
+  llvm -mcpu=cortex-a72         a CPU by LLVM's name; the triple is inferred
+  llvm -mcpu=haswell -mattr=+x  with features added (+) or removed (-)
+  raspberry-pi/4b-aarch64       a tag of TVM; gsb-tvm targets lists all
+
+exit codes:
+  0 done   1 internal error   2 arguments, target, output   3 model
+  4 linker, versions   5 --strict   6 verification failed   130 interrupted
+"""
+
+
+def parser(prog: str) -> command.Parser:
+    """Parser of everything but the target's words, which :func:`main` takes out before."""
+    made = command.Parser(
+        prog,
+        "Compile an ONNX model; without MODEL, the demo model that comes with the package.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = made.add_argument
+    add("model", nargs="?", type=Path, metavar="MODEL", help="the ONNX file")
+    add("--target", metavar="TARGET ...", help="what to generate code for (see below)")
+    add("-o", "--output", type=Path, metavar="OUT", help="default: <model>-<cpu>.so, here")
+    add("--batch", type=int, metavar="N", help="size of an open batch axis (default 1)")
+    add("--strict", action="store_true", help="fail if a binary operator is left in float")
+    add("--no-verify", action="store_true", help="do not compare with ONNX Runtime")
+    add("--json", action="store_true", help="print one JSON object on standard output")
+    add(
+        "--dump-ir", type=Path, metavar="DIR", help="write the module after each pass, LLVM IR, asm"
+    )
+    add("--stop-after", metavar="PASS", help="print the module after that pass and stop")
+    return made
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "python -m gsb_tvm.compile") -> int:
+    """Run the command and return its exit code."""
+    target, rest = take_target(sys.argv[1:] if argv is None else argv)
+    words = ["native"] if target is None else target
+    return command.run(parser(prog), lambda args: _execute(args, words), rest)
+
+
+def _execute(args: argparse.Namespace, target: Sequence[str]) -> int:
+    from gsb_tvm import console
+    from gsb_tvm.driver import Options, compile_model
+
+    profile = resolve(target)
+    model = args.model
+    if model is None:
+        from gsb_tvm.models.demo import model_path
+
+        model = model_path()
+    options = Options(
+        args.output or Path(f"{model.stem}-{profile.mcpu}.so"),
+        args.batch,
+        not args.no_verify,
+        args.strict,
+        args.dump_ir,
+        args.stop_after,
+    )
+    quiet = args.json or args.stop_after is not None
+    with console.observer(quiet=quiet) as observer:
+        result = compile_model(model, profile, options, observer)
+    if args.json:
+        command.require_stdout(lambda: print(json.dumps(as_dict(result))))
+    elif result.artefact is None:
+        command.require_stdout(lambda: print(result.module.script()))
+    else:
+        command.require_stdout(lambda: _show(model, result))
+    return 0
+
+
+def as_dict(result: "Result") -> dict[str, Any]:
+    """The result as one JSON object."""
+    import msgspec
+
+    rows = result.layers
+    packed = sum(row.form == "packed" for row in rows)
+    verdicts = {check.result.verdict for check in result.checks}
+    return {
+        "artefact": str(result.artefact) if result.artefact else None,
+        "target": result.profile.target_string,
+        "layers": {
+            "total": len(rows),
+            "packed": packed,
+            "float": len(rows) - packed,
+            "rows": msgspec.to_builtins(rows),
+        },
+        "verify": {
+            "verdict": "ok" if "ok" in verdicts else "skipped",
+            "checks": [check.as_dict() for check in result.checks],
+        },
+        "seconds": round(sum(result.seconds.values()), 3),
+        "seconds_by_phase": {name: round(s, 3) for name, s in result.seconds.items()},
+        "bytes": result.size_bytes,
+        "notes": list(result.notes),
+    }
+
+
+def _show(model: Path, result: "Result") -> None:
+    from gsb_tvm import console
+
+    phases = ", ".join(f"{name} {seconds:.1f}" for name, seconds in result.seconds.items())
+    checks = [(check.where, check.result) for check in result.checks]
+    pairs = [
+        ("layers", console.layer_summary(result.layers)),
+        ("model", str(model)),
+        ("target", f"{result.profile.name}: {result.profile.target_string}"),
+        ("artefact", f"{result.artefact}, {console.count(result.size_bytes)}B"),
+        ("time", f"{sum(result.seconds.values()):.1f} s ({phases})"),
+        *((f"verify ({where})", f"{found.verdict}: {found.reason}") for where, found in checks),
+        *([] if checks else [("verify", "skipped: --no-verify.")]),
+        *(("note", note) for note in result.notes),
+    ]
+    console.show(console.layer_table(result.layers), "", console.fields(pairs))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
