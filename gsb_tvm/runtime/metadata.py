@@ -17,15 +17,14 @@ offset type    meaning
 import io
 import struct
 import zlib
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 from elftools.elf.elffile import ELFFile
 
-import gsb_tvm
 from gsb_tvm.dialect.errors import ArtefactError
+from gsb_tvm.dialect.versions import PACKAGE, installed
 from gsb_tvm.targets.profile import Profile
 
 FORMAT = 1
@@ -109,7 +108,7 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
 
 def versions() -> Versions:
     """Versions of what is installed here."""
-    return Versions(gsb_tvm.__version__, _installed("apache-tvm"), _installed("apache-tvm-ffi"))
+    return Versions(PACKAGE, installed("apache-tvm"), installed("apache-tvm-ffi"))
 
 
 def target_of(profile: Profile) -> Target:
@@ -170,7 +169,7 @@ def parse(data: bytes, name: str) -> Metadata:
     if number != FORMAT:
         raise ArtefactError(
             f"{name}: made in artefact format {number}, expected {FORMAT}. "
-            f"Compile the model again with gsb_tvm {gsb_tvm.__version__}."
+            f"Compile the model again with gsb_tvm {PACKAGE}."
         )
     if checksum and checksum != _checksum(data, offset + _CRC_OFFSET):
         raise ArtefactError(
@@ -216,10 +215,3 @@ def _checksum(data: bytes, at: int) -> int:
     view = memoryview(data)
     crc = zlib.crc32(bytes(4), zlib.crc32(view[:at]))
     return zlib.crc32(view[at + 4 :], crc) or 1
-
-
-def _installed(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"
