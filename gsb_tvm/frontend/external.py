@@ -79,7 +79,7 @@ def inline_external_data(
         location = _location(where, entries.get("location", ""))
         size = _tensor_bytes(where, tensor)
         offset = _number(where, "offset", entries.get("offset", "0"))
-        length = _number(where, "length", entries.get("length", str(size)))
+        length = _number(where, "length", entries["length"]) if "length" in entries else size
         if length != size:
             raise ModelError(
                 f"{where}: its external data have length {length}, and its shape "
