@@ -83,11 +83,12 @@ class Head:
         return v.load(self.named["v_masks"], *at, lanes=TOKENS)
 
 
-def for_each_token_vector(tokens: int, body: Callable[[Expr, int], None]) -> None:
-    """Call ``body(token, valid)`` for vectors of 16 tokens; ``valid`` lanes are real ones."""
+def for_each_token_vector(tokens: int, body: Callable[[Expr, Expr], None]) -> None:
+    """Call ``body(token, real)`` for vectors of 16 tokens; ``real``: uint32, a bit per real one."""
     full, rest = divmod(tokens, TOKENS)
-    if full:
-        with T.serial(full) as block:
-            body(v.bind(block * TOKENS), TOKENS)
-    if rest:
-        body(T.int32(full * TOKENS), rest)
+    every = (1 << TOKENS) - 1
+    with T.serial(full + (rest > 0)) as block:
+        real = T.uint32(every)
+        if rest:
+            real = v.bind(T.Select(block < full, real, T.uint32((1 << rest) - 1)))
+        body(v.bind(block * TOKENS), real)

@@ -42,26 +42,42 @@ def for_each_bit(word: Expr, body: Callable[[Expr], None]) -> None:
 
 def for_each_entry(
     head: Head,
-    vector: Callable[[Expr], Expr],
-    word_at: Callable[[Expr], Expr],
-    body: Callable[[Expr, Expr], None],
+    words: int,
+    vector: Callable[[Expr, Expr], Expr],
+    word_at: Callable[[Expr, Expr], Expr],
+    body: Callable[[Expr, Expr, Expr], None],
 ) -> None:
-    """Call ``body(token, bit)`` for the set bits of one word of every token.
+    """Call ``body(word, token, bit)`` for the set bits of a plane.
 
-    ``vector(token)`` reads 16 tokens to find those with any bit, ``word_at(token)`` one of them.
+    ``vector(word, token)`` reads 16 tokens, ``word_at(word, token)`` one of them. Vectors with any
+    bit are listed first, without a branch that data decide: each is written to the list, and the
+    list grows only where there was a bit.
     """
+    vectors = head.padded // TOKENS
+    masks = v.workspace((words * vectors + 1,), "uint32")
+    places = v.workspace((words * vectors + 1,), "int32")
+    count = v.local((1,), "int32")
+    v.put(count, T.int32(0), 0)
 
-    def scan(token: Expr, valid: int) -> None:
-        some = vector(token) != v.splat(0, TOKENS, "uint32")
-        found = T.cast(v.bits_of(some, TOKENS), "uint32") & T.uint32((1 << valid) - 1)
+    def collect(word: Expr, token: Expr, real: Expr) -> None:
+        some = vector(word, token) != v.splat(0, TOKENS, "uint32")
+        mask = v.bind(T.cast(v.bits_of(some, TOKENS), "uint32") & real)
+        end = v.bind(count[0])
+        v.put(masks, mask, end)
+        v.put(places, word * head.padded + token, end)
+        v.put(count, end + T.cast(mask != T.uint32(0), "int32"), 0)
+
+    with T.serial(words) as word:
+        for_each_token_vector(head.tokens, lambda token, real: collect(word, token, real))
+    with T.serial(count[0]) as entry:
+        word = v.bind(places[entry] // head.padded)
+        start = v.bind(places[entry] % head.padded)
 
         def one_token(lane: Expr) -> None:
-            at = v.bind(token + lane)
-            for_each_bit(word_at(at), lambda bit: body(at, bit))
+            token = v.bind(start + lane)
+            for_each_bit(word_at(word, token), lambda bit: body(word, token, bit))
 
-        for_each_bit(found, one_token)
-
-    for_each_token_vector(head.tokens, scan)
+        for_each_bit(masks[entry], one_token)
 
 
 def add_value_entries(head: Head, word: Expr, by_channel: Buffer) -> None:
@@ -94,9 +110,10 @@ def add_value_entries(head: Head, word: Expr, by_channel: Buffer) -> None:
     with T.serial(head.spec.v_groups - 1) as r:
         for_each_entry(
             head,
-            lambda token: head.value_mask_vector(r, word, token),
-            lambda token: head.value_mask(r, word, token),
-            lambda token, bit: add(r, token, bit),
+            1,
+            lambda _, token: head.value_mask_vector(r, word, token),
+            lambda _, token: head.value_mask(r, word, token),
+            lambda _, token, bit: add(r, token, bit),
         )
 
 
@@ -128,10 +145,11 @@ def add_attention_entries(head: Head, sums: Buffer) -> None:
                 with T.serial(head.spec.v_groups - 1) as r:
                     add_masked(g, r, query, x, key)
 
-    with T.serial(1, head.spec.p_groups) as g, T.serial(head.key_words) as word:
+    with T.serial(1, head.spec.p_groups) as g:
         for_each_entry(
             head,
-            lambda token: head.attention(g, word, token, lanes=TOKENS),
-            lambda token: head.attention(g, word, token),
-            lambda token, bit: add(g, token, v.bind(word * WORD + bit)),
+            head.key_words,
+            lambda word, token: head.attention(g, word, token, lanes=TOKENS),
+            lambda word, token: head.attention(g, word, token),
+            lambda word, token, bit: add(g, token, v.bind(word * WORD + bit)),
         )

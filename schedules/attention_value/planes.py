@@ -66,14 +66,13 @@ def set_bits(
     total = v.local((TOKENS,), "int32")
     v.store(total, v.splat(0, TOKENS, "int32"), 0, lanes=TOKENS)
 
-    def add(plane: Expr, token: Expr, valid: int) -> None:
+    def add(plane: Expr, token: Expr, real: Expr) -> None:
         counted = count_words(head.profile, words, TOKENS, 1, lambda k: [vector(plane, k, token)])
         found = dot_of(v.load(counted, 0, 0, lanes=TOKENS), TOKENS)
-        if valid < TOKENS:
-            real = T.Cast(f"uint{TOKENS}", T.uint32((1 << valid) - 1))
-            found = T.Select(v.lanes_of(real, TOKENS), found, v.splat(0, TOKENS, "int32"))
+        lanes = v.lanes_of(T.cast(real, f"uint{TOKENS}"), TOKENS)
+        found = T.Select(lanes, found, v.splat(0, TOKENS, "int32"))
         v.store(total, v.load(total, 0, lanes=TOKENS) + found, 0, lanes=TOKENS)
 
     with T.serial(first, planes) as plane:
-        for_each_token_vector(head.tokens, lambda token, valid: add(plane, token, valid))
+        for_each_token_vector(head.tokens, lambda token, real: add(plane, token, real))
     return v.bind(v.reduce(v.load(total, 0, lanes=TOKENS), TOKENS, v.add))
