@@ -61,7 +61,7 @@ def train_demo(folder: Path, recipe: Recipe, observe: Observer) -> dict[str, Any
         "model": path.name,
         "sha256": hashlib.sha256(content).hexdigest(),
         "bytes": len(content),
-        "command": "python -m gsb_tvm.models.train demo",
+        "command": _command(recipe),
         "torch": torch.__version__,
         "test_images": len(data.test_labels),
         "accuracy": {
@@ -75,6 +75,16 @@ def train_demo(folder: Path, recipe: Recipe, observe: Observer) -> dict[str, Any
     }
     (folder / "gsb_digits.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")
     return record
+
+
+def _command(recipe: Recipe) -> str:
+    """Return the command line that trains by this recipe."""
+    words = ["python -m gsb_tvm.models.train demo"]
+    if recipe.seed != DEMO_RECIPE.seed:
+        words.append(f"--seed {recipe.seed}")
+    if recipe.epochs != DEMO_RECIPE.epochs:
+        words.append("--epochs {} {} {}".format(*recipe.epochs))
+    return " ".join(words)
 
 
 def _check_writable(folder: Path) -> None:
