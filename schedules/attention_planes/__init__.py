@@ -13,7 +13,7 @@ from tvm.script.ir_builder import tirx as T
 from gsb_tvm.dialect.errors import ModelError
 from gsb_tvm.dialect.specs import AttentionPlanes
 from gsb_tvm.schedules import vector as v
-from gsb_tvm.schedules.attention_planes import scores, tiles
+from gsb_tvm.schedules.attention_planes import scores, table, tiles
 from gsb_tvm.schedules.attention_planes.masks import Masks
 from gsb_tvm.schedules.attention_planes.softmax import Block
 from gsb_tvm.targets import Profile
@@ -56,20 +56,28 @@ def _heads(spec: AttentionPlanes, profile: Profile, t: scores.Buffers) -> None:
     q = spec.q
     block, masks = Block(spec, profile, t), Masks(spec, t["masks"])
     zeros = scores.flags(spec, t)
-    as_signs = (scores.as_signs(spec.query_kind), scores.as_signs(spec.key_kind))
+    lookup = table.Table(spec) if table.applies(spec, profile) else None
     with T.serial(q.batch) as batch, T.serial(q.groups) as head:
         at = scores.Head(batch, head, spec.query_kind, spec.key_kind)
-        fast = scores.Head(batch, head, *as_signs)
         with T.serial(tiles.blocks(q.tokens)) as i:
             first = v.bind(tirx.min(i * block.rows, q.tokens - block.rows))
             if zeros is None:
-                block.score(at, first)
+                _numerators(block, lookup, at, first)
             else:
                 with T.If(zeros == 0):
                     with T.Then():
-                        block.score(fast, first)
+                        _numerators(block, lookup, at.as_signs(), first)
                     with T.Else():
-                        block.score(at, first)
-            block.exponential()
+                        _numerators(block, None, at, first)
             block.binarize(masks, at, first)
     masks.finish()
+
+
+def _numerators(block: Block, lookup: table.Table | None, at: scores.Head, first: v.Expr) -> None:
+    """The first two stages, by table where there is one."""
+    if lookup is None:
+        block.score(at, first)
+        block.exponential()
+    else:
+        block.count(at, first)
+        block.look_up(lookup)

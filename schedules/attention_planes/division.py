@@ -10,7 +10,8 @@ from gsb_tvm.targets import Profile
 
 Divide = Callable[[v.Expr, int], v.Expr]  # (numerators, lanes) -> quotients
 
-# exp(-69) > 2**-100, so with sums below 2**20 a quotient's remainder is never denormal.
+# Numerators are above exp(-69) > 2**-100, so that the remainder x - q * s, a multiple of
+# 2**-48 * x, is exact, and quotients by sums below 2**24 are not denormal.
 LARGEST_EXPONENT = 69.0
 
 
@@ -31,11 +32,13 @@ def exponent_range(spec: AttentionPlanes) -> float:
 def markstein(x: v.Expr, s: v.Expr, y: v.Expr, lanes: int) -> v.Expr:
     """``x / s`` rounded once, from ``y``, the rounded reciprocal of ``s``: three instructions.
 
-    ``q = fl(x y)``, ``r = x - q s`` (one FMA), quotient ``fl(q + r y)`` (one FMA). ``q + r y``
-    differs from ``x / s`` by less than 3 * 2**-49 of its binade, and a quotient of two 24-bit
-    numbers that is no tie is at least 2**-49 / s away from one. The numerators this leaves open
-    are at most ten for each of the 2**23 significands of ``s``, found by solving
-    ``m s = +-k (mod 2**25)`` for the ties ``m``.
+    ``q = fl(x y)``, ``r = x - q s`` in one FMA, quotient ``fl(q + r y)`` in one FMA. Take both
+    significands in [1, 2) and ``u = 2**-24``. ``|y s - 1| < u`` and ``|q - x / s| < 2 u`` make
+    ``q + r y`` differ from ``x / s`` by less than ``4 u**2``, rounding of ``r`` included. The
+    result is wrong only where a tie m lies between the two, where the integer
+    ``k = (x - m s) / u**2`` (with ``x >= s``: ``k = (x - m s) / (2 u**2)``) has ``|k| <= 8``;
+    k = 0 does not occur. Solving ``m s = -k`` modulo the power of two gives every such pair of
+    significands, 46.5 million of them: all divide right, see ``test_division``.
     """
     product = v.bind(x * v.splat(y, lanes))
     remainder = v.bind(_fma(product, v.splat(-s, lanes), x, lanes))

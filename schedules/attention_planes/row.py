@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from gsb_tvm.dialect.bits import TOKEN_ALIGN, WORD_BITS
@@ -10,7 +11,7 @@ from gsb_tvm.schedules import vector as v
 from gsb_tvm.schedules.attention_planes import tiles
 
 HALF = TOKEN_ALIGN
-LOWEST = -3.0e38  # below every value; what lanes beyond the last key hold
+LOWEST = -3.0e38  # below every value
 
 
 @dataclass(frozen=True)
@@ -26,14 +27,12 @@ class Piece:
         """Index of the first key."""
         return self.word * WORD_BITS
 
-    def existing(self, value: v.Expr) -> v.Expr:
-        """``value`` with lanes beyond the last key made the lowest."""
+    def existing(self, value: v.Expr, other: float, dtype: str = "float32") -> v.Expr:
+        """``value`` with ``other`` in the lanes beyond the last key."""
         if self.keys == self.lanes:
             return value
-        lane = T.ramp(0, 1, self.lanes)
-        return T.Select(
-            lane < v.splat(self.keys, self.lanes, "int32"), value, v.splat(LOWEST, self.lanes)
-        )
+        exists = T.ramp(0, 1, self.lanes) < v.splat(self.keys, self.lanes, "int32")
+        return T.Select(exists, value, v.splat(tirx.const(other, dtype), self.lanes))
 
 
 def for_pieces(tokens: int, emit: Callable[[Piece], None]) -> None:
@@ -52,17 +51,23 @@ def for_pieces(tokens: int, emit: Callable[[Piece], None]) -> None:
 class Accumulator:
     """Two vectors of 16 lanes that combine the halves of every piece."""
 
-    def __init__(self, start: float, combine: Callable[[v.Expr, v.Expr], v.Expr]) -> None:
+    def __init__(
+        self, start: float, combine: Callable[[v.Expr, v.Expr], v.Expr], dtype: str = "float32"
+    ) -> None:
         self.combine = combine
-        self.halves = [v.local((HALF,), "float32") for _ in range(2)]
+        self.halves = [v.local((HALF,), dtype) for _ in range(2)]
         for half in self.halves:
-            v.store(half, v.splat(start, HALF), 0, lanes=HALF)
+            v.store(half, v.splat(tirx.const(start, dtype), HALF), 0, lanes=HALF)
 
     def take(self, value: v.Expr, lanes: int) -> None:
         """Combine a piece's value; must be bound."""
-        parts = [value] if lanes == HALF else v.halves(value, lanes)
-        for half, part in zip(self.halves, parts, strict=False):
-            v.store(half, self.combine(v.load(half, 0, lanes=HALF), part), 0, lanes=HALF)
+        for i, part in enumerate([value] if lanes == HALF else v.halves(value, lanes)):
+            self.take_half(i, part)
+
+    def take_half(self, i: int, part: v.Expr) -> None:
+        """Combine 16 lanes into accumulator ``i``."""
+        half = self.halves[i]
+        v.store(half, self.combine(v.load(half, 0, lanes=HALF), part), 0, lanes=HALF)
 
     def total(self) -> v.Expr:
         """All lanes combined into a scalar."""

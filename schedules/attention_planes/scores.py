@@ -29,6 +29,10 @@ class Head:
     query_kind: Kind
     key_kind: Kind
 
+    def as_signs(self) -> "Head":
+        """The same where no plane holds zeros."""
+        return Head(self.batch, self.head, as_signs(self.query_kind), as_signs(self.key_kind))
+
 
 def as_signs(kind: Kind) -> Kind:
     """Kind of a plane whose zero flag is 0."""
@@ -48,6 +52,16 @@ def dot(
     spec: AttentionPlanes, profile: Profile, t: Buffers, at: Head, query: v.Expr, piece: Piece
 ) -> v.Expr:
     """int32 dot products of token ``query`` with the keys of ``piece``."""
+    counts = count(spec, profile, t, at, query, piece)
+    kinds = {at.query_kind, at.key_kind}
+    support = v.splat(spec.q.width, piece.lanes, "int32") if kinds == {Kind.SIGN} else counts[0]
+    return support if kinds == {Kind.MASK} else support - (counts[-1] + counts[-1])
+
+
+def count(
+    spec: AttentionPlanes, profile: Profile, t: Buffers, at: Head, query: v.Expr, piece: Piece
+) -> list[v.Expr]:
+    """int32 sizes of the common support, where it is not everything, and of the differing signs."""
     lanes, per_head = piece.lanes, words(spec.q.width)
 
     def vectors(k: v.Expr) -> list[v.Expr]:
@@ -65,12 +79,10 @@ def dot(
             supports += [read(f"{name}_nonzero")] if kind is Kind.MASKED else []
         return _counted(signs, supports, lanes)
 
-    common = {at.query_kind, at.key_kind} != {Kind.SIGN}
-    differing = {at.query_kind, at.key_kind} != {Kind.MASK}
-    total = count_words(profile, per_head, lanes, common + differing, vectors)
-    counts = [dot_of(v.load(total, i, 0, lanes=lanes), lanes) for i in range(common + differing)]
-    support = counts[0] if common else v.splat(spec.q.width, lanes, "int32")
-    return support - (counts[-1] + counts[-1]) if differing else support
+    kinds = {at.query_kind, at.key_kind}
+    number = 1 if kinds in ({Kind.SIGN}, {Kind.MASK}) else 2
+    total = count_words(profile, per_head, lanes, number, vectors)
+    return [dot_of(v.load(total, i, 0, lanes=lanes), lanes) for i in range(number)]
 
 
 def _counted(signs: list[v.Expr], supports: list[v.Expr], lanes: int) -> list[v.Expr]:

@@ -1,5 +1,7 @@
 """Softmax of a block of query rows in stages, so that the rows hide each other's latency."""
 
+from collections.abc import Callable
+
 from tvm.script.ir_builder import tirx as T
 
 from gsb_tvm.dialect.bits import words
@@ -8,10 +10,13 @@ from gsb_tvm.schedules import vector as v
 from gsb_tvm.schedules.attention_planes import scores, tiles
 from gsb_tvm.schedules.attention_planes.division import divide_by
 from gsb_tvm.schedules.attention_planes.masks import Masks
-from gsb_tvm.schedules.attention_planes.row import LOWEST, Accumulator, Piece, for_pieces
+from gsb_tvm.schedules.attention_planes.row import HALF, LOWEST, Accumulator, Piece, for_pieces
+from gsb_tvm.schedules.attention_planes.table import Table
+from gsb_tvm.schedules.counting import reinterpret
 from gsb_tvm.targets import Profile
 
 Buffers = dict[str, v.Buffer]
+LookUp = Callable[[list[v.Expr], v.Expr], v.Expr]
 
 
 class Block:
@@ -23,6 +28,7 @@ class Block:
         self.rows = tiles.query_rows(self.tokens)
         self.values = v.workspace((self.rows, 32 * words(self.tokens)), "float32")
         self.maximum = v.local((self.rows,), "float32")
+        self.least = v.local((self.rows,), "int32")
         self.sum = v.local((self.rows,), "float32")
 
     def score(self, at: scores.Head, first: v.Expr) -> None:
@@ -33,7 +39,7 @@ class Block:
 
             def emit(piece: Piece) -> None:
                 products = scores.dot(self.spec, self.profile, self.t, at, query, piece)
-                x = v.bind(piece.existing(scores.scaled(self.spec, products, piece.lanes)))
+                x = v.bind(piece.existing(scores.scaled(self.spec, products, piece.lanes), LOWEST))
                 v.store(self.values, x, r, piece.first, lanes=piece.lanes)
                 highest.take(x, piece.lanes)
 
@@ -56,6 +62,52 @@ class Block:
             for_pieces(self.tokens, emit)
             v.put(self.sum, total.total(), r)
 
+    def count(self, at: scores.Head, first: v.Expr) -> None:
+        """Counts of differing signs, as bits in the place of the scores, and each row's least."""
+        width = self.spec.q.width
+        with T.serial(self.rows) as r:
+            query = v.bind(first + r)
+            least = Accumulator(width, v.minimum, "int32")
+
+            def emit(piece: Piece) -> None:
+                (differing,) = scores.count(self.spec, self.profile, self.t, at, query, piece)
+                counts = v.bind(piece.existing(differing, width, "int32"))
+                bits = reinterpret(counts, f"float32x{piece.lanes}")
+                v.store(self.values, bits, r, piece.first, lanes=piece.lanes)
+                least.take(counts, piece.lanes)
+
+            for_pieces(self.tokens, emit)
+            v.put(self.least, least.total(), r)
+
+    def look_up(self, table: Table) -> None:
+        """Exponentials of the counts in place, from the table, and the sum of each row."""
+        with T.serial(self.rows) as r:
+            least = v.bind(self.least[r])
+            if table.shared:
+                with T.If(least == 0):
+                    with T.Then():
+                        self._look_up_row(table, r, least, table.look_up_first)
+                    with T.Else():
+                        self._look_up_row(table, r, least, table.look_up)
+            else:
+                self._look_up_row(table, r, least, table.look_up)
+
+    def _look_up_row(self, table: Table, r: v.Expr, least: v.Expr, look_up: LookUp) -> None:
+        row, total = table.row(least), Accumulator(0.0, v.add)
+
+        def emit(piece: Piece) -> None:
+            for half in range(piece.lanes // HALF):
+                key = piece.first + half * HALF
+                bits = v.load(self.values, r, key, lanes=HALF)
+                found = look_up(row, v.bind(reinterpret(bits, f"int32x{HALF}")))
+                part = Piece(piece.word, HALF, min(HALF, piece.keys - half * HALF))
+                e = v.bind(part.existing(found, 0.0))
+                v.store(self.values, e, r, key, lanes=HALF)
+                total.take_half(half, e)
+
+        for_pieces(self.tokens, emit)
+        v.put(self.sum, total.total(), r)
+
     def binarize(self, masks: Masks, at: scores.Head, first: v.Expr) -> None:
         """Divide, add the bias, and hand every word's values to the masks."""
         spec, tokens = self.spec, self.tokens
@@ -73,7 +125,7 @@ class Block:
                 if spec.bias:
                     p = p + v.load(self.t["bias"], bias + piece.first, lanes=lanes)
                 word = v.bind((plane_row + piece.word) * masks.row + query)
-                masks.take(v.bind(piece.existing(p)), piece, word)
+                masks.take(v.bind(piece.existing(p, LOWEST)), piece, word)
 
             for_pieces(tokens, emit)
         masks.end_block()

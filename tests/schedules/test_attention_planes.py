@@ -54,14 +54,13 @@ def run(spec, level, inputs):
 
 
 def plane(rng, kind, rows, style):
-    """Tensors of a plane: fair bits, all equal, or tokens that repeat; zeros in some."""
+    """Tensors of a plane: fair bits, all equal, or all equal or opposite; zeros in some."""
     shape = (rows.batch, rows.tokens, rows.features)
     bits = rng.integers(0, 2, shape).astype(bool)
-    if style in ("ones", "none"):
-        bits = np.full(shape, style == "ones")
-    if style == "repeated":
-        bits = np.broadcast_to(bits[:, :1], shape).copy()
-        bits[:, 1::3] ^= True
+    if style != "fair":
+        bits = np.full(shape, style != "none")
+    if style == "opposite":
+        bits[:, 1::3] = False
     if kind is not Kind.MASKED:
         return [pack_rows(bits, rows)]
     nonzero = rng.random(shape) < rng.choice([0.0, 0.5, 1.0])
@@ -97,7 +96,7 @@ def specs(draw, scales):
     )
 
 
-DRAWS = [("fair", 0.0), ("repeated", 0.25), ("fair", -2.0), ("ones", 0.0), ("none", 1.0)]
+DRAWS = [("fair", 0.0), ("opposite", 0.25), ("fair", -2.0), ("ones", 0.0), ("none", 1.0)]
 
 
 def need(level):
