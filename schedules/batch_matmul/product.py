@@ -102,26 +102,28 @@ class _Product:
         ]
 
     def emit(self) -> None:
-        """Loops over batch, columns and rows; the last rows overlap the ones before."""
-        tokens, rows = self.spec.a.tokens, self.tile.rows
+        """Loops over batch, columns and rows; columns are cut into blocks of nearly equal width."""
         vectors = -(-self.spec.b.tokens // LANES)
-        ragged = self.spec.b.tokens % LANES
-        blocks = (vectors - (1 if ragged else 0)) // self.tile.vectors
-        rest = vectors - blocks * self.tile.vectors
+        blocks = -(-vectors // self.tile.vectors)
+        width, wider = divmod(vectors, blocks)
         with T.serial(self.spec.a.batch) as batch:
             for plane, side in [(p, self.spec.a) for p in self.a] + [
                 (p, self.spec.b) for p in self.b
             ]:
                 self._count_rows(plane, side, batch)
-            if blocks:
-                with T.serial(blocks) as block, T.serial(-(-tokens // rows)) as i:
-                    row = v.bind(T.min(i * rows, tokens - rows))
-                    self._tile(batch, row, block * (self.tile.vectors * LANES), self.tile.vectors)
-            if rest:
-                start = tirx.const(blocks * self.tile.vectors * LANES, "int32")
-                with T.serial(-(-tokens // rows)) as i:
-                    row = v.bind(T.min(i * rows, tokens - rows))
-                    self._tile(batch, row, start, rest, ragged)
+            if wider:
+                with T.serial(wider) as block:
+                    self._rows(batch, v.bind(block * ((width + 1) * LANES)), width + 1)
+            with T.serial(blocks - wider) as block:
+                start = wider * (width + 1) * LANES
+                self._rows(batch, v.bind(block * (width * LANES) + start), width)
+
+    def _rows(self, batch: Expr, column: Expr, vectors: int) -> None:
+        """Tiles below each other; the last rows overlap the ones before."""
+        tokens, rows = self.spec.a.tokens, self.tile.rows
+        with T.serial(-(-tokens // rows)) as i:
+            row = v.bind(T.min(i * rows, tokens - rows))
+            self._tile(batch, row, column, vectors)
 
     def _count_rows(self, plane: Plane, side: Rows, batch: Expr) -> None:
         if plane.counts is None:
@@ -137,7 +139,7 @@ class _Product:
             counted = dot_of(v.load(total, 0, 0, lanes=LANES), LANES)
             v.store(plane.counts, counted, block * LANES, lanes=LANES)
 
-    def _tile(self, batch: Expr, row: Expr, column: Expr, vectors: int, ragged: int = 0) -> None:
+    def _tile(self, batch: Expr, row: Expr, column: Expr, vectors: int) -> None:
         tile = Tile(self.tile.rows, vectors)
         count = tile.rows * tile.vectors
         y = v.local((count, LANES), "float32")
@@ -154,14 +156,25 @@ class _Product:
                 v.store(y, value, i, 0, lanes=LANES)
         for m in range(tile.rows):
             for n in range(vectors):
-                lanes = ragged if ragged and n == vectors - 1 else LANES
                 value = v.load(y, m * vectors + n, 0, lanes=LANES)
-                if lanes < LANES:
-                    value = T.Shuffle([value], list(range(lanes)))
-                if lanes == 1:
-                    v.put(self.named["y"], value, batch, row + m, column + n * LANES)
+                self._store(value, batch, row + m, column + n * LANES, last=n == vectors - 1)
+
+    def _store(self, value: Expr, batch: Expr, row: Expr, column: Expr, last: bool) -> None:
+        """Write a vector; ``last``: it may reach beyond the last token of b."""
+        y, tokens = self.named["y"], self.spec.b.tokens
+        rest = tokens % LANES
+        if not (last and rest):
+            v.store(y, value, batch, row, column, lanes=LANES)
+            return
+        with T.If(column + LANES <= tokens):
+            with T.Then():
+                v.store(y, value, batch, row, column, lanes=LANES)
+            with T.Else():
+                kept = T.Shuffle([value], list(range(rest)))
+                if rest == 1:
+                    v.put(y, kept, batch, row, column)
                 else:
-                    v.store(self.named["y"], value, batch, row + m, column + n * LANES, lanes=lanes)
+                    v.store(y, kept, batch, row, column, lanes=rest)
 
     def _dots(
         self, shape: Form, a: Plane, b: Plane, at: tuple[Expr, Expr, Expr], tile: Tile
