@@ -45,15 +45,23 @@ def _normalised(divide: Expr, graph: Graph) -> tuple[Expr, float] | None:
     centred, root = divide.args
     x = _centred(centred, graph)
     sqrt = graph.call(root, "relax.sqrt")
-    add = graph.call(sqrt.args[0], "relax.add") if sqrt is not None else None
-    pair = operand_pair(add) if add is not None else None
-    if x is None or pair is None or pair[1].size != 1:
+    if x is None or sqrt is None:
         return None
-    variance = _last_axis_mean(pair[0], graph)
-    again = _squared(variance, graph) if variance is not None else None
+    variance, epsilon = _offset(sqrt.args[0], graph)
+    squared = _last_axis_mean(variance, graph)
+    again = _squared(squared, graph) if squared is not None else None
     if again is None or (again is not centred and _centred(again, graph) != x):
         return None
-    return x, float(pair[1].reshape(()))
+    return x, epsilon
+
+
+def _offset(expr: Expr, graph: Graph) -> tuple[Expr, float]:
+    """(y, eps) of ``y + eps``; eps 0 where an exporter folded the addition of 1e-12 away."""
+    add = graph.call(expr, "relax.add")
+    pair = operand_pair(add) if add is not None else None
+    if pair is None or pair[1].size != 1:
+        return expr, 0.0
+    return pair[0], float(pair[1].reshape(()))
 
 
 def _centred(expr: Expr, graph: Graph) -> Expr | None:

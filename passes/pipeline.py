@@ -37,6 +37,8 @@ def packing_passes(profile: Profile) -> list[Pass]:
         PackAttention(),
         PackDense(profile),
         PackMatmul(),
+        # One activation feeds several dense layers: it is packed once.
+        transform.EliminateCommonSubexpr(),
         transform.DeadCodeElimination(),
         SimplifyViews(),
         transform.DeadCodeElimination(),
