@@ -25,9 +25,9 @@ def show(*parts: RenderableType) -> None:
     if sys.stdout.isatty():
         Console(highlight=False).print(*parts, sep="\n")
         return
-    console = Console(file=io.StringIO(), highlight=False, width=_PLAIN_WIDTH)
-    console.print(*parts, sep="\n")
-    for line in console.file.getvalue().splitlines():
+    text = io.StringIO()
+    Console(file=text, highlight=False, width=_PLAIN_WIDTH).print(*parts, sep="\n")
+    for line in text.getvalue().splitlines():
         print(line.rstrip())
 
 

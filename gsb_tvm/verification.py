@@ -13,7 +13,8 @@ from gsb_tvm.runtime import emulate, session
 from gsb_tvm.runtime.build import Code, build
 from gsb_tvm.runtime.metadata import Metadata, target_of
 from gsb_tvm.runtime.outfile import scratch_folder, write_file
-from gsb_tvm.runtime.verify import Run, Verification, skipped, verify
+from gsb_tvm.runtime.reference import Run
+from gsb_tvm.runtime.verify import Verification, skipped, verify
 from gsb_tvm.targets import Profile, can_run
 
 # An emulated network takes seconds for an image.
