@@ -1,32 +1,35 @@
 """Comparing a compiled model with ONNX Runtime.
 
 The outputs of a binary network are a step function of its input: two correct evaluations that
-round differently agree to 1e-6 unless some value lies so close to the edge of a quantiser that the
+round differently agree to 1e-6, unless some value lies so close to the edge of a quantiser that the
 rounding decides on which side; then a bit flips and the outputs differ visibly. No tolerance
-separates this from an error, so :func:`verify` counts, sample by sample:
+separates this from an error. So the reference is ONNX Runtime run in several ways that differ in
+nothing but rounding (with and without its graph optimisations, and with every constant tensor
+scaled by a factor within 2^-22 of 1), and each sample is one of three:
 
 exact
-    Every output differs by less than ``EXACT`` times the largest output.
+    The outputs differ from those of one of these runs by less than ``EXACT`` times the largest.
 tie
-    Not exact, but ONNX Runtime itself is not exact either against its own result once the last
-    bits of the input are changed: the sample lies on an edge, and nothing can be said about it.
+    Not exact, and these runs differ among themselves by more: the sample lies on an edge, and
+    nothing can be said about it.
 wrong
-    Not exact, and ONNX Runtime returns the same result for all changed inputs: rounding does not
-    explain the difference.
+    Not exact, and all runs agree: rounding does not explain the difference.
 
-The verdict is "ok" if no more than one sample in eight (at least one) is wrong and at least one is
-exact. One wrong sample is allowed because ``JITTERS`` changes do not find every edge. Where no
-sample is exact, more are drawn, up to ``GROWTH`` times as many, before the verdict. A kernel that
-computes something else makes (nearly) all samples wrong and none exact; an error that shows on
-fewer than one sample in eight is not found by this comparison.
+The verdict is "ok" if at least one sample is exact and no more than one in eight, or one, is wrong.
+One is allowed because so few runs do not find every edge. While no sample is exact, more are drawn,
+up to ``GROWTH`` times as many. A kernel that computes something else leaves no sample exact. An
+error that shows on fewer than one sample in eight, or only on samples that lie on an edge, is not
+found by this comparison.
 
-ONNX Runtime folds the statistics behind a weight's scale in float32, which moves every quantiser.
-The fair reference is the model with weights folded as the compiler folded them, where the caller
-has it.
+Measured on GSB DeiT-Tiny and DeiT-Small with parameters like those of trained ones, 24 images each:
+PyTorch in fp32 and in fp64 gave 80 of 96 results equal to the first run alone, and the other runs
+explained all but one of the rest. ONNX Runtime on the model as exported, whose weight statistics it
+folds in fp32, equals itself on the folded model on 21 of 48 images (DeiT-Small: on none). So only
+the folded model is a fair reference.
 """
 
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -34,24 +37,22 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from gsb_tvm.dialect.errors import ToolchainError
 from gsb_tvm.runtime.metadata import Tensor
+from gsb_tvm.runtime.reference import Array, MakeRun, Run, onnxruntime_runs
 
 EXACT = 1e-5
-JITTERS = 8
 GROWTH = 4
 _ALLOWED_WRONG = 8  # one sample in so many
 
-Array = NDArray[Any]
-Run = Callable[[Sequence[Array]], list[Array]]
 Kind = Literal["exact", "tie", "wrong"]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample: its largest error over the largest output, and whether the classes agree.
+    """One sample.
 
-    ``same_top1`` compares the index of the largest value along the last axis of the first output.
+    ``error`` is the largest difference over the largest output, against the nearest run;
+    ``same_top1`` says whether the largest value of the first output stands at the same index.
     """
 
     kind: Kind
@@ -139,23 +140,35 @@ def verify(
     """
     if importlib.util.find_spec("onnxruntime") is None:
         return skipped('onnxruntime is not installed (pip install "gsb-tvm[verify]").')
-    reference = onnxruntime_runner(model if folded is None else folded, inputs)
-    found = compare(run, reference, inputs, samples=samples, seed=seed)
+    makers = onnxruntime_runs(model if folded is None else folded, inputs, seed)
+    found = compare(run, makers, inputs, samples=samples, seed=seed)
     return judge(found, "original" if folded is None else "folded")
 
 
 def compare(
-    run: Run, reference: Run, inputs: Sequence[Tensor], *, samples: int = 8, seed: int = 0
+    run: Run,
+    references: Sequence[MakeRun],
+    inputs: Sequence[Tensor],
+    *,
+    samples: int = 8,
+    seed: int = 0,
 ) -> tuple[Sample, ...]:
-    """Classify samples; draws more than ``samples`` only while none is exact."""
+    """Classify samples against runs that differ only in rounding; the first is the main one.
+
+    Draws more than ``samples`` only while none is exact. Runs are made one at a time and only if
+    they are needed, because each may hold a copy of the model.
+    """
     rng = np.random.default_rng(seed)
+    main = references[0]()
     found: list[Sample] = []
-    while len(found) < samples or (
-        len(found) < GROWTH * samples and all(sample.kind != "exact" for sample in found)
-    ):
-        drawn = [draw(spec, rng) for spec in inputs]
-        found += _classify(run, reference, drawn, rng)
-        if sum(sample.kind == "wrong" for sample in found) > _allowed(GROWTH * samples):
+    while len(found) < GROWTH * samples:
+        drawn: list[list[Array]] = []
+        expected: list[list[Array]] = []
+        while sum(_rows(*pair) for pair in zip(drawn, expected, strict=True)) < samples:
+            drawn.append([draw(spec, rng) for spec in inputs])
+            expected.append(main(drawn[-1]))
+        found += _classify(run, references[1:], drawn, expected)
+        if any(s.kind == "exact" for s in found) or _wrong(found) > _allowed(GROWTH * samples):
             break
     return tuple(found)
 
@@ -173,36 +186,6 @@ def judge(samples: Sequence[Sample], reference: str) -> Verification:
     return Verification("ok" if ok else "failed", reason, reference, tuple(samples))
 
 
-def onnxruntime_runner(model: Any, inputs: Sequence[Tensor]) -> Run:
-    """Make a function that runs ``model`` (path, bytes or ``ModelProto``) on one thread.
-
-    Raises
-    ------
-    ToolchainError
-        ONNX Runtime refuses the model.
-    """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    source = model.SerializeToString() if hasattr(model, "SerializeToString") else model
-    source = str(source) if isinstance(source, Path) else source
-    try:
-        session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-    except Exception as err:  # onnxruntime raises classes of its native module
-        raise ToolchainError(f"ONNX Runtime refuses the model ({_first_line(err)}).") from err
-    names = [spec.name for spec in inputs]
-
-    def run(arrays: Sequence[Array]) -> list[Array]:
-        try:
-            return list(session.run(None, dict(zip(names, arrays, strict=True))))
-        except Exception as err:
-            raise ToolchainError(f"ONNX Runtime fails on the model ({_first_line(err)}).") from err
-
-    return run
-
-
 def draw(spec: Tensor, rng: np.random.Generator) -> Array:
     """Draw an input: standard normal floats, small non-negative integers, fair booleans."""
     dtype = np.dtype(spec.dtype)
@@ -212,23 +195,34 @@ def draw(spec: Tensor, rng: np.random.Generator) -> Array:
 
 
 def _classify(
-    run: Run, reference: Run, inputs: Sequence[Array], rng: np.random.Generator
+    run: Run,
+    others: Sequence[MakeRun],
+    drawn: Sequence[Sequence[Array]],
+    expected: Sequence[Sequence[Array]],
 ) -> list[Sample]:
-    expected, actual = reference(inputs), run(inputs)
-    rows = _rows(inputs, expected)
-    errors = row_errors(actual, expected, rows)
-    open_rows = errors >= EXACT
-    ties = np.zeros(rows, bool)
-    for _ in range(JITTERS):
-        if not (open_rows & ~ties).any():
-            break
-        moved = reference([_jitter(array, rng) for array in inputs])
-        ties |= row_errors(moved, expected, rows) >= EXACT
-    same = _top1(actual[0], rows) == _top1(expected[0], rows)
-    return [
-        Sample("exact" if e < EXACT else "tie" if tie else "wrong", float(e), bool(agree))
-        for e, tie, agree in zip(errors, ties, same, strict=True)
+    actual = [run(inputs) for inputs in drawn]
+    errors = [
+        row_errors(a, e, _rows(x, e)) for a, e, x in zip(actual, expected, drawn, strict=True)
     ]
+    ties = [np.zeros(len(error), bool) for error in errors]
+    for make in others:
+        if all((error < EXACT).all() for error in errors):
+            break
+        other = make()
+        for n in range(len(drawn)):
+            if (errors[n] >= EXACT).any():
+                moved = other(drawn[n])
+                ties[n] |= row_errors(moved, expected[n], len(ties[n])) >= EXACT
+                errors[n] = np.minimum(errors[n], row_errors(actual[n], moved, len(ties[n])))
+    found = []
+    for a, e, error, tie in zip(actual, expected, errors, ties, strict=True):
+        same = _top1(a[0], len(error)) == _top1(e[0], len(error))
+        kinds = np.where(error < EXACT, "exact", np.where(tie, "tie", "wrong"))
+        found += [
+            Sample(kind, float(size), bool(agree))
+            for kind, size, agree in zip(kinds.tolist(), error, same, strict=True)
+        ]
+    return found
 
 
 def row_errors(actual: Sequence[Array], expected: Sequence[Array], rows: int) -> NDArray[Any]:
@@ -264,18 +258,9 @@ def _top1(output: Array, rows: int) -> NDArray[Any]:
     return np.argmax(output.reshape(rows, -1), axis=1)
 
 
-def _jitter(array: Array, rng: np.random.Generator) -> Array:
-    """Move every float one step of its last bit up or down, or leave it."""
-    if array.dtype.kind != "f":
-        return array
-    away = rng.choice(np.array([-np.inf, np.inf], array.dtype), array.shape)
-    moved = np.nextafter(array, away)
-    return np.where(rng.random(array.shape) < 2 / 3, moved, array)
+def _wrong(samples: Sequence[Sample]) -> int:
+    return sum(sample.kind == "wrong" for sample in samples)
 
 
 def _allowed(samples: int) -> int:
     return max(1, samples // _ALLOWED_WRONG)
-
-
-def _first_line(err: Exception) -> str:
-    return (str(err).splitlines() or [type(err).__name__])[0][:300]
