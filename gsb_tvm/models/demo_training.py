@@ -45,7 +45,6 @@ def train_demo(folder: Path, recipe: Recipe, observe: Observer) -> dict[str, Any
     dict
         The record, as in the JSON file.
     """
-    _check_writable(folder)
     data = digits()
     first = finish_stage(
         next_stage(finish_stage(start(DEMO_CONFIG, recipe, data), data, observe), data),
@@ -87,8 +86,14 @@ def _command(recipe: Recipe) -> str:
     return " ".join(words)
 
 
-def _check_writable(folder: Path) -> None:
-    """Find out before the training, not after it."""
+def check_writable(folder: Path) -> None:
+    """Make the folder and write to it, to find out before the training that one cannot.
+
+    Raises
+    ------
+    OutputError
+        If the folder cannot be made or written.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / "gsb_digits.json.part"

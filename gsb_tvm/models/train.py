@@ -14,7 +14,7 @@ from rich.progress import Progress as Bar
 
 from gsb_tvm.dialect.errors import ExitCode, GsbError, UsageError
 from gsb_tvm.models import datasets
-from gsb_tvm.models.demo_training import DEMO_RECIPE, train_demo
+from gsb_tvm.models.demo_training import DEMO_RECIPE, check_writable, train_demo
 from gsb_tvm.models.export import FORMS, export
 from gsb_tvm.models.gsb import PRESETS, GsbConfig
 from gsb_tvm.models.recipe import Progress, Recipe
@@ -67,6 +67,7 @@ def _demo(args: argparse.Namespace, console: Console) -> None:
     recipe = replace(DEMO_RECIPE, seed=args.seed)
     if args.epochs:
         recipe = replace(recipe, epochs=tuple(args.epochs))
+    check_writable(args.out)
     with progress_bar(console) as observe:
         record = train_demo(args.out, recipe, observe)
     for name, value in record["accuracy"].items():

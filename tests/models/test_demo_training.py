@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from gsb_tvm.models import demo_training
+from gsb_tvm.models.datasets import Dataset, digits
 from gsb_tvm.models.demo_training import DEMO_CONFIG, DEMO_RECIPE
 from gsb_tvm.models.train import main
 
@@ -13,8 +15,10 @@ pytest.importorskip("sklearn")
 
 
 def test_the_command_writes_the_same_pair_each_time(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    few = Dataset(*(part[:64] for part in digits()))
+    monkeypatch.setattr(demo_training, "digits", lambda: few)
     records = []
     for name in ("one", "two"):
         folder = tmp_path / name
