@@ -73,25 +73,40 @@ def values(rng, shape, style):
     }[style].astype(np.float32)
 
 
-@pytest.mark.parametrize("level", LEVELS)
-@settings(max_examples=25, deadline=None, derandomize=True)
-@given(
+STYLES = ("normal", "grid", "positive", "negative", "zero", "odd")
+SPECS = st.builds(
+    ValuePlanes,
     rows=st.sampled_from(SHAPES),
     kind=st.sampled_from([Kind.SIGN, Kind.MASKED]),
     shift=st.booleans(),
     ratios=st.sampled_from([(0.7,), (0.7, 0.9), (0.25, 0.5, 1.0)]),
-    seed=st.integers(0, 2**31),
 )
-def test_equals_oracle(level, rows, kind, shift, ratios, seed):
+
+
+def check_styles(level, spec, seed):
     if can_run(resolve(f"llvm -mcpu={level}")):
         pytest.skip(f"this CPU does not run {level}")
-    spec = ValuePlanes(rows, kind, shift, ratios)
     rng = np.random.default_rng(seed)
-    for style in ("normal", "grid", "positive", "negative", "zero", "odd"):
+    for style in STYLES:
         inputs = [values(rng, shape, style) for _, shape, _ in spec.inputs()]
-        if style == "odd" and shift:
+        if style == "odd" and spec.shift:
             inputs[1] = values(rng, inputs[1].shape, "grid")
         check(spec, level, inputs)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(spec=SPECS, seed=st.integers(0, 2**31))
+def test_equals_oracle(level, spec, seed):
+    check_styles(level, spec, seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("level", LEVELS)
+@settings(max_examples=500, deadline=None)
+@given(spec=SPECS, seed=st.integers(0, 2**31))
+def test_campaign(level, spec, seed):
+    check_styles(level, spec, seed)
 
 
 def test_compiles_for_arm():
