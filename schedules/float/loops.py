@@ -1,0 +1,227 @@
+"""Loops around a stage: vectors along one axis, ragged ends by overlap.
+
+An axis of ``n`` elements is walked in vectors that start at ``min(i * lanes, n - lanes)``: the last
+one repeats elements of the one before, which costs nothing and needs neither a mask nor a scalar
+remainder. Sums, where an element may count once only, mask the repeated lanes. Tensors that live
+within the kernel are not written twice, because TVM may let one take the memory of the tensor it is
+computed from: their ragged end is written in smaller vectors.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from tvm import tirx
+from tvm.script.ir_builder import tirx as T
+
+from gsb_tvm.schedules.float.expressions import Scope, index
+from gsb_tvm.schedules.float.stages import Axis, Stage, loads, stride, uses
+from gsb_tvm.schedules.float.tiles import CHAINS, COLUMN_VECTORS, fitting_lanes
+from gsb_tvm.schedules.vector import (
+    Buffer,
+    Expr,
+    add,
+    bind,
+    load,
+    local,
+    maximum,
+    minimum,
+    reduce,
+    splat,
+    store,
+)
+
+COMBINE: dict[str, Callable[[Expr, Expr], Expr]] = {
+    "add": add,
+    "mul": lambda a, b: a * b,
+    "max": maximum,
+    "min": minimum,
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a stage is written: a buffer, and the coordinates of its first axes."""
+
+    buffer: Buffer
+    prefix: Sequence[Expr]
+    is_output: bool
+
+    def put(self, value: Expr, rest: Sequence[Expr]) -> None:
+        """Write ``value`` at ``rest``, the coordinates of the other axes."""
+        at = [*self.prefix, *rest] or [index(0) for _ in self.buffer.shape]
+        T.buffer_store(self.buffer, value, at)
+
+
+@contextmanager
+def nest(axes: Sequence[Axis]) -> Iterator[list[Expr]]:
+    """Serial loops over ``axes``; yields their coordinates. An axis of extent 1 gets no loop."""
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(T.serial(index(0), index(axis.extent)))
+            if axis.extent > 1
+            else index(0)
+            for axis in axes
+        ]
+
+
+@contextmanager
+def vectors(count: int, lanes: int) -> Iterator[Expr]:
+    """Loop over the starts of the vectors that cover ``count`` elements."""
+    if count <= lanes:
+        yield index(0)
+        return
+    with T.serial(index(0), index(-(-count // lanes))) as i:
+        start = i * index(lanes)
+        yield start if count % lanes == 0 else bind(T.min(start, index(count - lanes)))
+
+
+def _last_long(axes: Sequence[Axis]) -> int:
+    """Position of the last axis that has more than one element; 0 where none has."""
+    return max((i for i, axis in enumerate(axes) if axis.extent > 1), default=0)
+
+
+def compute(stage: Stage, scope: Scope, out: Target, row: Sequence[Expr], lanes: int) -> None:
+    """Write ``stage`` at the coordinates ``row`` of its first axes into ``out``."""
+    if any(axis.extent > 1 for axis in stage.reduce):
+        _reduce(stage, scope, out, row, lanes)
+        return
+    single = [index(0) for _ in stage.reduce]
+    axes = stage.axes[len(row) :]
+    at = _last_long(axes)
+    count = axes[at].extent if axes else 1
+    with nest(axes[:at]) as before:
+
+        def write(start: Expr, width: int) -> None:
+            with T.vectorized(index(0), index(width)) as lane:
+                rest = [*before, start + lane, *[index(0) for _ in axes[at + 1 :]]][: len(axes)]
+                out.put(scope.value(stage, [*row, *rest], single), rest)
+
+        lanes = fitting_lanes(count, lanes)
+        whole = count if out.is_output else count // lanes * lanes
+        with vectors(whole, lanes) as start:
+            write(start, lanes)
+        while whole < count:
+            width = fitting_lanes(count - whole, lanes)
+            write(index(whole), width)
+            whole += width
+
+
+def _reduce(stage: Stage, scope: Scope, out: Target, row: Sequence[Expr], lanes: int) -> None:
+    if _along_columns(stage, scope, len(row)):
+        _reduce_columns(stage, scope, out, row, lanes)
+        return
+    with nest(stage.axes[len(row) :]) as rest:
+        total = _reduce_row(stage, scope, [*row, *rest], lanes)
+        out.put(total, rest)
+
+
+def _along_columns(stage: Stage, scope: Scope, rows: int) -> bool:
+    """Whether vectors run along the last kept axis, not along the last reduced one.
+
+    They do unless what depends on both axes is contiguous along the reduced one only.
+    """
+    kept = stage.axes[rows:]
+    if not kept or kept[_last_long(kept)].extent == 1:
+        return False
+    along, reduced = kept[_last_long(kept)].var, stage.reduce[_last_long(stage.reduce)].var
+    found = loads(scope.value(stage, stage.vars, [axis.var for axis in stage.reduce]))
+    both = [each for each in found if uses(each, along) and uses(each, reduced)]
+    contiguous = any(stride(each, along) == 1 for each in both)
+    return contiguous or not any(stride(each, reduced) == 1 for each in both)
+
+
+def needs_axis(stage: Stage, scope: Scope, rows: int) -> bool:
+    """Whether the axis after the first ``rows`` is the last one vectors of ``stage`` can run along.
+
+    A plain stage without any long axis is a scalar per row and needs none.
+    """
+    kept = stage.axes[rows:]
+    if not kept or _last_long(kept) != 0 or kept[0].extent == 1:
+        return False
+    if stage.reduce:
+        return _along_columns(stage, scope, rows)
+    return any(stride(found, kept[0].var) == 1 for found in loads(scope.value(stage, stage.vars)))
+
+
+def _accumulate(acc: Buffer, chain: int, lanes: int, combine: str, term: Any) -> None:
+    """``acc[chain, lane] = combine(acc[chain, lane], term(lane))``."""
+    with T.vectorized(index(0), index(lanes)) as lane:
+        total = COMBINE[combine](acc[chain, lane], term(lane))
+        T.buffer_store(acc, total, [chain, lane])
+
+
+def _start(acc: Buffer, chains: int, lanes: int, identity: float) -> None:
+    for chain in range(chains):
+        store(acc, splat(identity, lanes), chain, 0, lanes=lanes)
+
+
+def _reduce_row(stage: Stage, scope: Scope, at: Sequence[Expr], lanes: int) -> Expr:
+    """One element of a reduction whose vectors run along its last reduced axis."""
+    last = _last_long(stage.reduce)
+    before, after = stage.reduce[:last], stage.reduce[last + 1 :]
+    count = stage.reduce[last].extent
+    lanes = fitting_lanes(count, lanes)
+    chains = max(1, min(CHAINS, count // lanes))
+    acc = local((chains, lanes), stage.buffer.dtype)
+    _start(acc, chains, lanes, stage.identity)
+    with nest(before) as outer:
+
+        def term(position: Expr) -> Expr:
+            inner = [index(0) for _ in after]
+            return scope.value(stage, at, [*outer, position, *inner])
+
+        step = chains * lanes
+        with T.serial(index(0), index(count // step)) as i:
+            for chain in range(chains):
+                start = i * index(step) + index(chain * lanes)
+                _accumulate(acc, chain, lanes, stage.combine, lambda i, s=start: term(s + i))
+        for start in range(count // step * step, count - lanes + 1, lanes):
+            _accumulate(acc, 0, lanes, stage.combine, lambda i, s=start: term(index(s) + i))
+        rest = count % lanes
+        if rest:
+            identity = tirx.const(stage.identity, stage.buffer.dtype)
+            _accumulate(
+                acc,
+                0,
+                lanes,
+                stage.combine,
+                lambda i: T.Select(
+                    i >= index(lanes - rest), term(index(count - lanes) + i), identity
+                ),
+            )
+    combine = COMBINE[stage.combine]
+    total = load(acc, 0, 0, lanes=lanes)
+    for chain in range(1, chains):
+        total = combine(total, bind(load(acc, chain, 0, lanes=lanes)))
+    if lanes == 1:
+        return acc[0, 0]
+    return bind(reduce(bind(total), lanes, combine))
+
+
+def _reduce_columns(
+    stage: Stage, scope: Scope, out: Target, row: Sequence[Expr], lanes: int
+) -> None:
+    """A reduction whose vectors run along its last kept axis: one pass per block of columns."""
+    kept = stage.axes[len(row) :]
+    at = _last_long(kept)
+    count = kept[at].extent
+    lanes = fitting_lanes(count, lanes)
+    chains = min(COLUMN_VECTORS, -(-count // lanes))
+    width = chains * lanes
+    acc = local((chains, lanes), stage.buffer.dtype)
+    after = [index(0) for _ in kept[at + 1 :]]
+    with nest(kept[:at]) as before, vectors(count, min(width, count)) as base:
+        starts = [bind(T.min(base + index(c * lanes), index(count - lanes))) for c in range(chains)]
+        _start(acc, chains, lanes, stage.identity)
+        with nest(stage.reduce) as reduced:
+
+            def term(column: Expr) -> Expr:
+                return scope.value(stage, [*row, *before, column, *after], reduced)
+
+            for chain, start in enumerate(starts):
+                _accumulate(acc, chain, lanes, stage.combine, lambda i, s=start: term(s + i))
+        for chain, start in enumerate(starts):
+            with T.vectorized(index(0), index(lanes)) as lane:
+                out.put(acc[chain, lane], [*before, start + lane, *after])

@@ -1,0 +1,105 @@
+"""Everything but matrix products: element by element, reductions, softmax, layer norm.
+
+1. Stages that cost nothing to repeat, or have one reader, are inlined into their readers.
+2. The leading axes that all remaining stages share, and along which each reads only its own
+   coordinate, become the outer loops: a softmax or layer norm is finished row by row in cache.
+3. Within a row every stage is its own loop over vectors; see :mod:`.loops`.
+"""
+
+from math import prod
+from typing import Any
+
+from gsb_tvm.schedules.float.expressions import Scope
+from gsb_tvm.schedules.float.loops import Target, compute, needs_axis, nest
+from gsb_tvm.schedules.float.stages import Stage, calls, divides, loads, read, rewritten
+from gsb_tvm.schedules.vector import Buffer, local, workspace
+from gsb_tvm.targets.profile import Profile
+
+_LOCAL_ELEMENTS = 1024  # 4 kB of stack
+_CHEAP_CALLS = {"if_then_else", "fabs"}
+
+
+def apply(func: Any, profile: Profile) -> Any | None:
+    """Scheduled form of ``func``; None where it is not a sequence of one-tensor stages."""
+    stages = read(func)
+    if stages is None:
+        return None
+    return rewritten(func, lambda buffers: emit(stages, buffers, profile.lanes))
+
+
+def emit(stages: list[Stage], buffers: dict[Any, Buffer], lanes: int) -> None:
+    """Write ``stages``; ``buffers`` holds the tensors that exist outside of them."""
+    scope = Scope()
+    for old, new in buffers.items():
+        scope.bind_buffer(old, new)
+    kept = inline(stages, scope, buffers)
+    rows = _shared_rows(kept, scope, buffers)
+    outputs = []
+    for stage in kept:
+        if stage.buffer in buffers:
+            outputs.append(buffers[stage.buffer])
+            continue
+        shape = stage.shape[rows:] or (1,)
+        place = local if prod(shape) <= _LOCAL_ELEMENTS else workspace
+        outputs.append(place(shape, stage.buffer.dtype))
+        scope.bind_rows(stage.buffer, outputs[-1], rows)
+    with nest(kept[-1].axes[:rows]) as row:
+        for stage, out in zip(kept, outputs, strict=True):
+            is_output = stage.buffer in buffers
+            compute(stage, scope, Target(out, row if is_output else [], is_output), row, lanes)
+
+
+def inline(stages: list[Stage], scope: Scope, buffers: dict[Any, Buffer]) -> list[Stage]:
+    """Inline what need not be stored into ``scope``; return the others that are read, in order."""
+    kept = []
+    for stage in stages:
+        readers = [
+            other
+            for other in stages
+            if any(found.source.same_as(stage.buffer) for found in loads(other.value))
+        ]
+        once = len(readers) == 1 and readers[0].size <= stage.size
+        free = _is_cheap(stage) or once
+        if stage.buffer in buffers or (readers and (stage.reduce or not free)):
+            kept.append(stage)
+        else:
+            scope.inline(stage)
+    return kept
+
+
+def _is_cheap(stage: Stage) -> bool:
+    names = {name.rpartition(".")[2] for name in calls(stage.value)}
+    return not names - _CHEAP_CALLS and not divides(stage.value)
+
+
+def _shared_rows(stages: list[Stage], scope: Scope, buffers: dict[Any, Buffer]) -> int:
+    """Leading axes along which every stage reads other stages at its own coordinate only.
+
+    An axis whose neighbours are contiguous for a stage stays out of them: its vectors need it.
+    """
+    inner = [stage for stage in stages if stage.buffer not in buffers]
+    if not inner:
+        return 0
+    probe = Scope(dict(scope.sources))
+    for stage in inner:
+        probe.bind_buffer(stage.buffer, stage.buffer)
+    rows = min(len(stage.axes) for stage in stages)
+    while rows > 0 and any(needs_axis(stage, probe, rows - 1) for stage in stages):
+        rows -= 1
+    while rows > 0 and not all(_is_local(stage, inner, probe, rows) for stage in stages):
+        rows -= 1
+    return max(rows, 0)
+
+
+def _is_local(stage: Stage, inner: list[Stage], probe: Scope, rows: int) -> bool:
+    value = probe.value(stage, stage.vars, [axis.var for axis in stage.reduce])
+    for found in loads(value):
+        for other in inner:
+            if not found.source.same_as(other.buffer):
+                continue
+            if other.shape[:rows] != stage.shape[:rows]:
+                return False
+            pairs = zip(found.indices, stage.axes[:rows], strict=False)
+            if not all(axis.extent == 1 or i.same_as(axis.var) for i, axis in pairs):
+                return False
+    return True

@@ -1,0 +1,35 @@
+"""Tile numbers of the float kernels: pure functions of shapes and machine."""
+
+CHAINS = 4  # independent vector sums along a row: covers the latency of an add on two units
+COLUMN_VECTORS = 8  # vectors of columns summed at once: half of the smallest register file
+
+
+def fitting_lanes(count: int, lanes: int) -> int:
+    """Largest power of two with ``result <= lanes`` and ``result <= count``."""
+    return min(lanes, 1 << (count.bit_length() - 1))
+
+
+MAX_VECTORS = 8
+
+
+def product_tile(rows: int, vectors: int, registers: int) -> tuple[int, int]:
+    """Register tile of a matrix product: rows and vectors with the least estimated time.
+
+    ``rows * vectors`` sums, a vector of each column and one broadcast must fit:
+    ``r * v + v + 1 <= registers``. A step of the contracted axis costs a tile ``max(r * v, r + v,
+    8)`` half cycles: multiply-adds, loads, or the latency of a multiply-add. Ragged rows and
+    columns repeat work, so the number of tiles counts as it is.
+    """
+    best, least = (1, 1), float("inf")
+    for v in range(1, min(MAX_VECTORS, vectors) + 1):
+        for r in range(1, min(rows, (registers - 1) // v - 1) + 1):
+            whole, rest = divmod(vectors, v)
+            each = whole * _step(r, v) + (_step(r, rest) if rest else 0)
+            cost = -(-rows // r) * each
+            if cost < least or (cost == least and r * v > best[0] * best[1]):
+                best, least = (r, v), cost
+    return best
+
+
+def _step(rows: int, vectors: int) -> int:
+    return max(rows * vectors, rows + vectors, 8)

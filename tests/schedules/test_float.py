@@ -1,0 +1,319 @@
+"""Float rules: the numbers of the unscheduled PrimFunc, and vector instructions, on every level."""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import tvm
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import erf
+from tvm import relax, te, topi
+from tvm.relax import op as R
+
+from gsb_tvm.schedules.float import RULES, product, rows, schedule
+from gsb_tvm.schedules.float.tiles import MAX_VECTORS, fitting_lanes, product_tile
+from gsb_tvm.targets.host import can_run
+from gsb_tvm.targets.profile import Profile
+from gsb_tvm.targets.resolve import resolve
+
+Array = np.ndarray
+Graph = Callable[..., Any]
+
+
+@cache
+def _profile(cpu: str) -> Profile:
+    return resolve(f"llvm -mcpu={cpu}")
+
+
+@pytest.fixture(scope="module", params=["znver5", "skylake-avx512", "haswell", "x86-64"])
+def level(request: pytest.FixtureRequest) -> Profile:
+    profile = _profile(request.param)
+    missing = can_run(profile)
+    if missing:
+        pytest.skip(f"this machine lacks {', '.join(missing)}")
+    return profile
+
+
+def _lowered(graph: Graph, *shapes: Sequence[int]) -> list[Any]:
+    """PrimFuncs of a small Relax function after legalisation and fusion."""
+    builder = relax.BlockBuilder()
+    arguments = [relax.Var(f"x{i}", relax.TensorType(s, "float32")) for i, s in enumerate(shapes)]
+    with builder.function("main", arguments):
+        with builder.dataflow():
+            out = builder.emit_output(builder.normalize(graph(*arguments)))
+        builder.emit_func_output(out)
+    passes = [
+        relax.transform.LegalizeOps(),
+        relax.transform.AnnotateTIROpPattern(),
+        relax.transform.FoldConstant(),
+        relax.transform.FuseOps(),
+        relax.transform.FuseTIR(),
+    ]
+    module = tvm.transform.Sequential(passes)(builder.get())
+    return [f for f in module.functions.values() if isinstance(f, tvm.tirx.PrimFunc)]
+
+
+def _ones(*shape: int) -> Any:
+    return relax.const(np.arange(np.prod(shape), dtype=np.float32).reshape(shape) % 5 - 2)
+
+
+def _compile(func: Any, profile: Profile) -> Any:
+    module = tvm.IRModule({"main": func.with_attr("global_symbol", "main")})
+    return tvm.compile(module, target=profile.tvm_target())
+
+
+def _call(library: Any, func: Any, inputs: Sequence[Array]) -> Array:
+    out = func.params[-1]
+    result = tvm.runtime.tensor(np.full([int(n) for n in out.shape], 7, out.dtype))
+    library["main"](*map(tvm.runtime.tensor, inputs), result)
+    return result.numpy()
+
+
+def _inputs(func: Any, seed: int, *, exact: bool) -> list[Array]:
+    """Small integers, whose products and sums are exact in float32; or normal numbers."""
+    rng = np.random.default_rng(seed)
+    shapes = [([int(n) for n in param.shape], param.dtype) for param in func.params[:-1]]
+    if exact:
+        return [rng.integers(-4, 5, shape).astype(dtype) for shape, dtype in shapes]
+    return [rng.standard_normal(shape).astype(dtype) for shape, dtype in shapes]
+
+
+@cache
+def _unscheduled(name: str, number: int, exact: bool) -> Array:
+    func = _functions(name)[number]
+    return _call(_compile(func, _profile("x86-64")), func, _inputs(func, 3, exact=exact))
+
+
+def _dequantised(*, rows: int = 0, image: int = 0) -> list[Any]:
+    """A weight of int8 and a scale per channel that feeds a dense layer, or patches."""
+    if image:
+        x = te.placeholder((1, 3, image, image), name="x")
+        weight = te.placeholder((24, 3, 8, 8), "int8", name="weight")
+        alpha = te.placeholder((24, 1, 1, 1), name="alpha")
+        scaled = topi.multiply(topi.cast(weight, "float32"), alpha)
+        out = topi.nn.conv2d_nchw(x, scaled, 8, 0, 1)
+    else:
+        x = te.placeholder((rows, 33), name="x")
+        weight = te.placeholder((33, 50), "int8", name="weight")
+        alpha = te.placeholder((50,), name="alpha")
+        out = topi.matmul(x, topi.multiply(topi.cast(weight, "float32"), alpha))
+    return [te.create_prim_func([x, weight, alpha, out])]
+
+
+def _patches(image: int, patch: int, width: int) -> Graph:
+    tokens = (image // patch) ** 2
+
+    def graph(x: Any) -> Any:
+        y = R.nn.conv2d(x, _ones(width, 3, patch, patch), strides=patch)
+        y = R.reshape(R.add(y, _ones(1, width, 1, 1)), (1, width, tokens))
+        y = R.concat([_ones(1, 1, width), R.permute_dims(y, (0, 2, 1))], axis=1)
+        return R.add(y, _ones(1, tokens + 1, width))
+
+    return graph
+
+
+def _dense(depth: int, columns: int) -> Graph:
+    return lambda x: R.add(R.matmul(x, _ones(depth, columns)), _ones(columns))
+
+
+def _layer_norm(width: int) -> Graph:
+    return lambda x: R.nn.layer_norm(x, _ones(width), _ones(width), axes=[-1], epsilon=1e-6)
+
+
+# Sums of small integers are exact in any order: these must agree to the last bit.
+EXACT: dict[str, Callable[[], list[Any]]] = {
+    "dense 7x96x10": lambda: _lowered(_dense(96, 10), (1, 7, 96)),
+    "dense 13x33x77": lambda: _lowered(_dense(33, 77), (1, 13, 33)),
+    "dense 50x64x192": lambda: _lowered(_dense(64, 192), (1, 50, 64)),
+    "vector 1x64x100": lambda: _lowered(_dense(64, 100), (1, 64)),
+    "vector 2x64x1000": lambda: _lowered(_dense(64, 1000), (2, 64)),
+    "column 9x40x1": lambda: _lowered(_dense(40, 1), (1, 9, 40)),
+    "live batched": lambda: _lowered(lambda x, y: R.matmul(x, y), (2, 3, 7, 24), (2, 3, 24, 9)),
+    "live transposed": lambda: _lowered(
+        lambda x, y: R.matmul(x, R.permute_dims(y, (0, 2, 1))), (2, 7, 24), (2, 11, 24)
+    ),
+    "int8 dense": lambda: _dequantised(rows=7),
+    "int8 vector": lambda: _dequantised(rows=1),
+    "int8 patches": lambda: _dequantised(image=32),
+    "patches 32/8": lambda: _lowered(_patches(32, 8, 96), (1, 3, 32, 32)),
+    "patches 28/14": lambda: _lowered(_patches(28, 14, 20), (1, 3, 28, 28)),
+    "padded convolution": lambda: _lowered(
+        lambda x: R.nn.conv2d(x, _ones(24, 5, 3, 3), padding=1), (2, 5, 14, 14)
+    ),
+    "depthwise convolution": lambda: _lowered(
+        lambda x: R.nn.conv2d(x, _ones(24, 1, 3, 3), padding=1, groups=24), (1, 24, 7, 7)
+    ),
+    "grouped convolution": lambda: _lowered(
+        lambda x: R.nn.conv2d(x, _ones(8, 3, 3, 3), padding=1, groups=4), (1, 12, 7, 7)
+    ),
+    "concat of columns": lambda: _lowered(lambda x, y: R.concat([x, y], axis=1), (3, 7), (3, 20)),
+    "transposition": lambda: _lowered(lambda x: R.permute_dims(x, (0, 2, 1)), (2, 19, 33)),
+    "heads": lambda: _lowered(
+        lambda x: R.permute_dims(R.reshape(x, (1, 7, 3, 2, 24)), (2, 0, 3, 1, 4)), (1, 7, 144)
+    ),
+    "sum of rows": lambda: _lowered(lambda x: R.sum(x, axis=[-1]), (2, 7, 197)),
+    "sum of columns": lambda: _lowered(lambda x: R.sum(x, axis=[1]), (2, 7, 197)),
+    "sum of all": lambda: _lowered(R.sum, (3, 7)),
+    "largest": lambda: _lowered(lambda x: R.max(x, axis=[-1], keepdims=True), (3, 45)),
+    "smallest": lambda: _lowered(lambda x: R.min(x, axis=[0, 2]), (3, 45, 7)),
+    "max pool": lambda: _lowered(
+        lambda x: R.nn.max_pool2d(x, [2, 2], strides=[2, 2]), (1, 3, 14, 14)
+    ),
+    "product of columns": lambda: _lowered(lambda x: R.prod(x, axis=[1]), (2, 3, 7)),
+    "choice": lambda: _lowered(lambda x: R.where(R.greater(x, _ones(45)), x, _ones(45)), (3, 45)),
+}  # fmt: skip
+
+# Sums of up to 400 terms in another order, and functions within 4 ulp of the library's.
+CLOSE: dict[str, Callable[[], list[Any]]] = {
+    "layer norm 2x384": lambda: _lowered(_layer_norm(384), (1, 2, 384)),
+    "layer norm 7x96": lambda: _lowered(_layer_norm(96), (1, 7, 96)),
+    "layer norm 3x5": lambda: _lowered(_layer_norm(5), (1, 3, 5)),
+    "softmax 7": lambda: _lowered(lambda x: R.nn.softmax(x, axis=-1), (2, 3, 7, 7)),
+    "softmax 198": lambda: _lowered(lambda x: R.nn.softmax(x, axis=-1), (1, 2, 5, 198)),
+    "softmax of columns": lambda: _lowered(lambda x: R.nn.softmax(x, axis=1), (2, 9, 33)),
+    "variance 3 rows": lambda: _lowered(lambda x: R.variance(x, axis=[-1]), (1, 3, 40)),
+    "variance 20 rows": lambda: _lowered(lambda x: R.variance(x, axis=[-1]), (1, 20, 41)),
+    "mean": lambda: _lowered(lambda x: R.mean(x, axis=[1]), (1, 7, 33)),
+    "gelu": lambda: _lowered(R.nn.gelu, (3, 45)),
+    "silu": lambda: _lowered(R.nn.silu, (3, 45)),
+    "dense and gelu": lambda: _lowered(lambda x: R.nn.gelu(_dense(24, 50)(x)), (1, 13, 24)),
+    "average pool": lambda: _lowered(
+        lambda x: R.nn.avg_pool2d(x, [2, 2], strides=[2, 2]), (1, 3, 14, 14)
+    ),
+}
+
+
+@cache
+def _functions(name: str) -> list[Any]:
+    return (EXACT if name in EXACT else CLOSE)[name]()
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_same_numbers(level: Profile, name: str) -> None:
+    for number, func in enumerate(_functions(name)):
+        scheduled = schedule(func, level)
+        assert scheduled is not None
+        got = _call(_compile(scheduled, level), func, _inputs(func, 3, exact=True))
+        np.testing.assert_array_equal(got, _unscheduled(name, number, True))
+
+
+@pytest.mark.parametrize("name", CLOSE)
+def test_close_numbers(level: Profile, name: str) -> None:
+    for number, func in enumerate(_functions(name)):
+        scheduled = schedule(func, level)
+        assert scheduled is not None
+        got = _call(_compile(scheduled, level), func, _inputs(func, 3, exact=False))
+        want = _unscheduled(name, number, False)
+        # 400 terms: 400 * 2**-24 = 2.4e-5 of the largest magnitude at worst.
+        np.testing.assert_allclose(got, want, rtol=0, atol=2.4e-5 * np.abs(want).max())
+
+
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(m=st.integers(1, 40), k=st.integers(1, 70), n=st.integers(1, 120), seed=st.integers(0, 99))
+def test_products_of_any_shape(level: Profile, m: int, k: int, n: int, seed: int) -> None:
+    (func,) = _lowered(lambda x, y: R.matmul(x, y), (m, k), (k, n))
+    x, y = _inputs(func, seed, exact=True)
+    scheduled = schedule(func, level)
+    np.testing.assert_array_equal(_call(_compile(scheduled, level), func, [x, y]), x @ y)
+
+
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(
+    shape=st.lists(st.integers(1, 40), min_size=1, max_size=3),
+    seed=st.integers(0, 99),
+)
+def test_steps_stay_rounded(level: Profile, shape: list[int], seed: int) -> None:
+    """x * y + z in one kernel rounds twice, as in two: no fused multiply-add."""
+    funcs = _lowered(lambda x, y, z: R.add(R.multiply(x, y), z), shape, shape, shape)
+    (func,) = funcs
+    x, y, z = _inputs(func, seed, exact=False)
+    got = _call(_compile(schedule(func, level), level), func, [x, y, z])
+    np.testing.assert_array_equal(got, x * y + z)
+
+
+@pytest.mark.parametrize(
+    ("graph", "reference", "ulps"),
+    [
+        (R.exp, np.exp, 2),
+        (R.erf, erf, 8),
+        (R.tanh, np.tanh, 8),
+        (R.sigmoid, lambda x: 1 / (1 + np.exp(-x)), 4),
+    ],
+    ids=["exp", "erf", "tanh", "sigmoid"],
+)
+def test_functions(level: Profile, graph: Graph, reference: Graph, ulps: int) -> None:
+    special = [0.0, -0.0, np.inf, -np.inf, np.nan, 88.8, -104.5, 1e-30, -1e-30, 1e30, -1e30]
+    x = np.concatenate([np.linspace(-110, 95, 9001), np.linspace(-4, 4, 4001), special])
+    x = x.astype(np.float32)
+    (func,) = _lowered(graph, x.shape)
+    got = _call(_compile(schedule(func, level), level), func, [x])
+    with np.errstate(over="ignore"):
+        want = reference(x.astype(np.float64))
+        rounded = want.astype(np.float32)
+        spacing = np.spacing(np.abs(rounded)).astype(np.float64)
+    finite = np.isfinite(rounded)
+    np.testing.assert_array_equal(got[~finite], rounded[~finite])
+    assert (np.abs(got[finite] - want[finite]) / spacing[finite]).max() <= ulps
+
+
+def test_products_run_on_vectors(level: Profile) -> None:
+    fused = "vfmadd231ps" if level.has_fma else "mulps"
+    register = {16: "zmm", 8: "ymm", 4: "xmm"}[level.lanes]
+    for name in ("dense 50x64x192", "patches 32/8", "vector 2x64x1000"):
+        func = max(_functions(name), key=lambda f: bool(product.apply(f, level)))
+        source = _compile(schedule(func, level), level).mod.inspect_source("s")
+        sums = [line for line in source.splitlines() if f"\t{fused}" in line]
+        assert len([line for line in sums if register in line]) >= 8
+        assert "mulss" not in source
+        assert "vfmadd231ss" not in source
+
+
+@pytest.mark.parametrize("name", ["gelu", "silu", "layer norm 2x384", "softmax 198"])
+def test_rows_run_on_vectors(level: Profile, name: str) -> None:
+    (func,) = _functions(name)
+    source = _compile(schedule(func, level), level).mod.inspect_source("s")
+    assert "mulps" in source
+    assert not any(f"{library}f" in source for library in ("exp", "erf", "tanh"))
+
+
+@pytest.mark.parametrize("name", ["dense 7x96x10", "patches 32/8", "softmax 198", "gelu"])
+def test_compiles_for_arm(name: str) -> None:
+    profile = _profile("cortex-a72")
+    for func in _functions(name):
+        source = _compile(schedule(func, profile), profile).mod.inspect_source("s")
+        assert ".4s" in source
+
+
+def test_rules_split_products_from_rows(level: Profile) -> None:
+    assert RULES == (product.apply, rows.apply)
+    (dense,) = _functions("dense 7x96x10")
+    (norm,) = _functions("layer norm 7x96")
+    assert product.apply(dense, level) is not None
+    assert product.apply(norm, level) is None
+
+
+def test_leaves_alone_what_it_cannot_read(level: Profile) -> None:
+    (pair,) = _lowered(lambda x: R.argmax(x, axis=-1), (3, 7))
+    assert schedule(pair, level) is None
+    length = tvm.tirx.Var("n", "int64")
+    (dynamic,) = _lowered(R.abs, (length,))
+    assert schedule(dynamic, level) is None
+
+
+@pytest.mark.parametrize("registers", [16, 32])
+@pytest.mark.parametrize("height", [1, 2, 7, 196, 198, 384])
+@pytest.mark.parametrize("vectors", [1, 2, 13, 24, 63, 96])
+def test_product_tiles_fit_the_registers(registers: int, height: int, vectors: int) -> None:
+    r, v = product_tile(height, vectors, registers)
+    assert 1 <= r <= height
+    assert 1 <= v <= min(vectors, MAX_VECTORS)
+    assert r * v + v + 1 <= registers
+
+
+@pytest.mark.parametrize("count", range(1, 40))
+def test_fitting_lanes_is_the_largest_power(count: int) -> None:
+    lanes = fitting_lanes(count, 16)
+    assert lanes <= min(count, 16) < 2 * lanes or lanes == 16
