@@ -92,9 +92,7 @@ def build(module: Any, profile: Profile, out_path: Path, metadata: meta.Metadata
     code = generate(module, profile)
     generated = time.perf_counter()
     library = link(code, profile, out_path, metadata)
-    write_file(out_path, library, mode=0o755)
-    metadata_path = out_path.with_suffix(".json")
-    write_file(metadata_path, metadata.json())
+    metadata_path = meta.write(out_path, library, metadata)
     seconds = {"generate": generated - start, "link": time.perf_counter() - generated}
     return Artefact(out_path, metadata_path, len(library), seconds, code)
 
@@ -143,7 +141,8 @@ def generate(module: Any, profile: Profile) -> Code:
     with target, tvm.transform.PassContext(opt_level=3):
         bytecode_ready = tvm.transform.Sequential(_bytecode_passes())(planned)
         executable = tvm.relax.build(bytecode_ready, target, relax_pipeline=None)
-    kernels = executable.mod._collect_dso_modules()
+    # A module without kernels holds an empty C source in their place.
+    kernels = [m for m in executable.mod._collect_dso_modules() if m.kind == "llvm"]
     library = bytes(_ffi_api.ModulePackImportsToTensor(executable.mod).numpy())
     return Code(planned, _object(kernels), library, tuple(kernels))
 

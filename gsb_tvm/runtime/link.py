@@ -23,6 +23,7 @@ TIMEOUT_S = 120
 # The oldest glibc that ziglang links against: Debian 10, Ubuntu 18.10, Raspberry Pi OS 10.
 _ZIG_GLIBC = "2.28"
 _MESSAGE_LINES = 8
+_NO_ROOM = ("No space left on device", "File too large", "File size limit exceeded")
 # build-id would be taken over the temporary file names of some linkers.
 _SHARED = (
     "-shared",
@@ -147,13 +148,15 @@ def missing(profile: Profile) -> str:
 
 
 def _native() -> list[Toolchain]:
-    names = ("gcc", "g++", "clang", "cc")
-    paths = ((name, shutil.which(name)) for name in names)
-    return [Toolchain.compiler(name, path) for name, path in paths if path]
+    return _first_compiler("gcc", "g++", "clang", "cc")
 
 
 def _cross(triple: str) -> list[Toolchain]:
-    for name in (f"{triple}-gcc", f"{triple}-g++", f"{triple}-clang"):
+    return _first_compiler(f"{triple}-gcc", f"{triple}-g++", f"{triple}-clang")
+
+
+def _first_compiler(*names: str) -> list[Toolchain]:
+    for name in names:
         if path := shutil.which(name):
             return [Toolchain.compiler(name, path)]
     return []
@@ -200,7 +203,7 @@ def _run(command: Sequence[str], folder: Path) -> str:
     if done.returncode == 0:
         return ""
     said = (done.stderr or done.stdout).decode("utf-8", "replace")
-    if done.returncode == -signal.SIGXFSZ or "No space left on device" in said:
+    if done.returncode == -signal.SIGXFSZ or any(text in said for text in _NO_ROOM):
         raise OutputError(f"{folder}: no room for temporary files. Make room or set TMPDIR.")
     lines = [line.replace(f"{folder}/", "") for line in said.splitlines() if line.strip()]
     return _trimmed(lines) or f"exit status {done.returncode}"

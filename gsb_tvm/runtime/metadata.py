@@ -25,6 +25,7 @@ from elftools.elf.elffile import ELFFile
 
 from gsb_tvm.dialect.errors import ArtefactError
 from gsb_tvm.dialect.versions import PACKAGE, installed
+from gsb_tvm.runtime.outfile import Output, write_files
 from gsb_tvm.targets.profile import Profile
 
 FORMAT = 1
@@ -134,6 +135,19 @@ def seal(library: bytes) -> bytes:
     at = offset + _CRC_OFFSET
     blank = library[:at] + bytes(4) + library[at + 4 :]
     return blank[:at] + struct.pack("<I", zlib.crc32(blank) or 1) + blank[at + 4 :]
+
+
+def write(path: Path, library: bytes, metadata: Metadata) -> Path:
+    """Write a sealed library to ``path`` and the JSON beside it: both or none; return its path.
+
+    Raises
+    ------
+    OutputError
+        One of them cannot be written.
+    """
+    beside = path.with_suffix(".json")
+    write_files([Output(beside, metadata.json()), Output(path, library, 0o755)])
+    return beside
 
 
 def read(path: Path) -> Metadata:

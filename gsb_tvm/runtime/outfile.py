@@ -3,8 +3,9 @@
 import errno
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from gsb_tvm.dialect.errors import OutputError
@@ -47,34 +48,62 @@ def check_writable(path: Path) -> None:
         raise output_error(path, err) from err
 
 
-def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Write ``data`` beside ``path``, flush it to the disk, and give it the name ``path``.
+@dataclass(frozen=True)
+class Output:
+    """A file to write; ``mode`` is reduced by the umask."""
 
-    Whoever reads ``path`` meanwhile sees the old file or the new one, never a part. ``mode`` is
-    reduced by the umask.
+    path: Path
+    data: bytes
+    mode: int = 0o644
+
+
+def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Write one file, see :func:`write_files`."""
+    write_files([Output(path, data, mode)])
+
+
+def write_files(outputs: Sequence[Output]) -> None:
+    """Write each file beside its place, flush all to the disk, and only then rename them all.
+
+    Whoever reads one meanwhile sees the old file or the new one, never a part.
 
     Raises
     ------
     OutputError
-        The file cannot be written; what was begun is removed.
+        A file cannot be written; what was begun is removed, and old files stay as they were.
     """
+    staged: list[Path] = []
     try:
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", dir=path.parent)
-    except OSError as err:
-        raise output_error(path, err) from err
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fchmod(file.fileno(), mode & ~_umask())
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    except OSError as err:
-        raise output_error(path, err) from err
+        for output in outputs:
+            with _naming(output.path):
+                _stage(output, staged)
+        for output, temporary in zip(outputs, staged, strict=True):
+            with _naming(output.path):
+                os.replace(temporary, output.path)
     finally:
-        Path(name).unlink(missing_ok=True)
+        for temporary in staged:
+            temporary.unlink(missing_ok=True)
+
+
+def _stage(output: Output, staged: list[Path]) -> None:
+    """Write ``output`` under a temporary name, which is put into ``staged`` at once."""
+    if output.path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    handle, name = tempfile.mkstemp(prefix=f".{output.path.name[:40]}.", dir=output.path.parent)
+    staged.append(Path(name))
+    with os.fdopen(handle, "wb") as file:
+        file.write(output.data)
+        file.flush()
+        os.fchmod(file.fileno(), output.mode & ~_umask())
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as err:
+        raise output_error(path, err) from err
 
 
 @contextmanager

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from gsb_tvm.dialect.errors import ArtefactError, UsageError
 from gsb_tvm.runtime import metadata as meta
-from gsb_tvm.runtime.outfile import write_file
 from gsb_tvm.targets.host import host, missing
 
 # Vector loads of compiled code take the alignment of their tensors for granted; an input that
@@ -95,9 +94,7 @@ class Module:
         OutputError
             It cannot be written there.
         """
-        path = Path(path)
-        write_file(path, self._data, mode=0o755)
-        write_file(path.with_suffix(".json"), self.metadata.json())
+        meta.write(Path(path), self._data, self.metadata)
 
     def _ordered(self, args: list[Any], named: Mapping[str, Any]) -> list[Any]:
         names = [spec.name for spec in self.metadata.inputs]

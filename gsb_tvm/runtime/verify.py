@@ -52,7 +52,8 @@ class Sample:
     """One sample.
 
     ``error`` is the largest difference over the largest output, against the nearest run;
-    ``same_top1`` says whether the largest value of the first output stands at the same index.
+    ``same_top1`` says whether the largest value of the first output stands where the reference's
+    is largest, or equal to its largest.
     """
 
     kind: Kind
@@ -216,7 +217,7 @@ def _classify(
                 errors[n] = np.minimum(errors[n], row_errors(actual[n], moved, len(ties[n])))
     found = []
     for a, e, error, tie in zip(actual, expected, errors, ties, strict=True):
-        same = _top1(a[0], len(error)) == _top1(e[0], len(error))
+        same = _same_top1(a[0], e[0], len(error))
         kinds = np.where(error < EXACT, "exact", np.where(tie, "tie", "wrong"))
         found += [
             Sample(kind, float(size), bool(agree))
@@ -254,8 +255,13 @@ def _rows(inputs: Sequence[Array], outputs: Sequence[Array]) -> int:
     return extents.pop() if len(extents) == 1 else 1
 
 
-def _top1(output: Array, rows: int) -> NDArray[Any]:
-    return np.argmax(output.reshape(rows, -1), axis=1)
+def _same_top1(actual: Array, expected: Array, rows: int) -> NDArray[Any]:
+    """Whether the largest value stands where the expected one is largest too, ties included."""
+    values = expected.astype(np.float64).reshape(rows, -1)
+    chosen = np.argmax(actual.reshape(rows, -1), axis=1)
+    largest = values.max(axis=1)
+    near = EXACT * np.abs(values).max(axis=1)
+    return np.asarray(values[np.arange(rows), chosen] >= largest - near)
 
 
 def _wrong(samples: Sequence[Sample]) -> int:

@@ -9,7 +9,7 @@ import pytest
 
 from gsb_tvm.dialect.errors import OutputError
 from gsb_tvm.runtime import outfile
-from gsb_tvm.runtime.outfile import check_writable, scratch_folder, write_file
+from gsb_tvm.runtime.outfile import Output, check_writable, scratch_folder, write_file, write_files
 
 
 def test_writes_and_replaces(tmp_path: Path) -> None:
@@ -96,3 +96,12 @@ def test_no_folder_for_scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(OutputError, match="Set TMPDIR"):
         with scratch_folder(1):
             pass
+
+
+def test_several_files_are_written_all_or_none(tmp_path: Path) -> None:
+    good, bad = tmp_path / "a.json", tmp_path / "none" / "a.so"
+    write_file(good, b"old")
+    with pytest.raises(OutputError, match="the folder does not exist"):
+        write_files([Output(good, b"new"), Output(bad, b"new")])
+    assert good.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["a.json"]
