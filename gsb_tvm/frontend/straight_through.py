@@ -8,7 +8,6 @@ and operands are one value.
 Limit: where ``b`` is infinite or NaN the written-out graph gives NaN and the cancelled one ``a``.
 """
 
-import hashlib
 from typing import Any
 
 import numpy as np
@@ -19,11 +18,14 @@ from gsb_tvm.frontend.graph import Array, Graph, Node, unrepeated
 def merge_equal_values(graph: Graph) -> None:
     """Let nodes and constants that compute the same value be one."""
     alias: dict[str, str] = {}
-    seen_constants: dict[Any, str] = {}
+    alike: dict[Any, list[str]] = {}
     for name, array in graph.constants.items():
-        first = seen_constants.setdefault(_content(array), name)
-        if first != name:
-            alias[name] = first
+        others = alike.setdefault(_head(array), [])
+        same = next((n for n in others if _content(graph.constants[n]) == _content(array)), None)
+        if same is None:
+            others.append(name)
+        else:
+            alias[name] = same
     seen: dict[Any, Node] = {}
     kept = []
     for node in graph.nodes:
@@ -74,10 +76,14 @@ def _cancelled(graph: Graph, node: Node, producers: dict[str, Node]) -> str | No
     return None
 
 
+def _head(array: Array) -> tuple[Any, ...]:
+    """What tells most constants apart, so that few are compared in full."""
+    return (array.shape, array.dtype.str, unrepeated(array).flat[:16].tobytes())
+
+
 def _content(array: Array) -> tuple[Any, ...]:
-    contiguous = np.ascontiguousarray(unrepeated(array))
-    digest = hashlib.blake2b(contiguous.data, digest_size=16).digest() if array.size else b""
-    return (array.shape, array.dtype.str, digest)
+    """Bits, not values: 0.0 and -0.0 are two constants."""
+    return (array.shape, array.dtype.str, unrepeated(array).tobytes())
 
 
 def _frozen(attrs: dict[str, Any]) -> tuple[Any, ...]:
