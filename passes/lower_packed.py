@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tvm import relax, s_tir
+from tvm import relax
 from tvm.ir import IRModule
 from tvm.ir.transform import Pass, PassContext, module_pass
 
@@ -48,14 +48,8 @@ class _Lowering:
         if text not in self._kernels:
             name = value.op.name.removeprefix("gsb.")
             func = kernel(spec, self._profile)
-            func = _in_root_block(func)
             func = func.with_attrs({"op_pattern": OPAQUE, FAMILY: name, "tirx.noalias": True})
             self._kernels[text] = graph.add_kernel(func.without_attr("global_symbol"), name)
         types = [tensor_type(tensor) for tensor in spec.outputs()]
         return relax.call_tir(self._kernels[text], list(value.args), types)
 
-
-def _in_root_block(func: Any) -> Any:
-    """Relax's passes expect the body of a called PrimFunc to be one block."""
-    root = s_tir.SBlock([], [], [], "root", func.body)
-    return func.with_body(s_tir.SBlockRealize([], True, root))

@@ -10,7 +10,7 @@ code generator allows it everywhere, so every product that meets an add passes t
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tvm import tirx
+from tvm import s_tir, tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
@@ -32,7 +32,13 @@ def prim_func(tensors: Sequence[Tensor], body: Callable[..., None]) -> Any:
             T.func_name("main")
             T.func_attr({"global_symbol": "main", "tirx.noalias": True})
             body(*[T.arg(name, T.buffer(shape, dtype)) for name, shape, dtype in tensors])
-    return builder.get()
+    return in_root_block(builder.get())
+
+
+def in_root_block(func: Any) -> Any:
+    """``func`` with its body in one block, as Relax's passes expect of a called PrimFunc."""
+    root = s_tir.SBlock([], [], [], "root", func.body)
+    return func.with_body(s_tir.SBlockRealize([], True, root))
 
 
 def splat(value: Expr, lanes: int, dtype: str = "float32") -> Expr:
