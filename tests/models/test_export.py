@@ -1,6 +1,9 @@
 """Every export form: valid, of the known node sequences, and with PyTorch's numbers."""
 
 import collections
+import functools
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +23,19 @@ MINI = PRESETS["mini"]
 @pytest.fixture(scope="module")
 def mini() -> Gsb:
     return realistic_(Gsb(MINI), 0)
+
+
+@pytest.fixture(scope="module")
+def exported(mini: Gsb, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Return the file of a form at batch 2; each is written once."""
+    folder = tmp_path_factory.mktemp("exported")
+
+    @functools.cache
+    def write(form: str, dynamic: bool = False) -> Path:
+        path = folder / f"{form}-{dynamic}.onnx"
+        return export(mini, path, form, batch=2, dynamic_batch=dynamic)
+
+    return write
 
 
 def run(path: Path, images: np.ndarray, batch: int) -> np.ndarray:
@@ -48,9 +64,9 @@ def operators(path: Path) -> collections.Counter[str]:
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_a_form_computes_what_torch_computes(
-    form: str, dynamic: bool, mini: Gsb, tmp_path: Path
+    form: str, dynamic: bool, mini: Gsb, exported: Callable[..., Path]
 ) -> None:
-    path = export(mini, tmp_path / "m.onnx", form, batch=2, dynamic_batch=dynamic)
+    path = exported(form, dynamic)
     proto = onnx.load(path)
     onnx.checker.check_model(proto, full_check=True)
     shape = proto.graph.input[0].type.tensor_type.shape.dim
@@ -63,8 +79,8 @@ def test_a_form_computes_what_torch_computes(
         assert exact_images(run(path, images, batch), expected) >= 10
 
 
-def test_legacy_keeps_the_sequences_of_the_official_export(mini: Gsb, tmp_path: Path) -> None:
-    found = operators(export(mini, tmp_path / "m.onnx", "legacy"))
+def test_legacy_keeps_the_sequences_of_the_official_export(exported: Callable[..., Path]) -> None:
+    found = operators(exported("legacy"))
     linears, blocks = 4 * MINI.depth, MINI.depth
     assert found["ReduceL1"] == linears  # weights are subgraphs on initialisers
     assert found["Sign"] == 2 * linears - blocks + 5 * blocks  # fc2's input has none; Q, K, 3 of V
@@ -76,8 +92,8 @@ def test_legacy_keeps_the_sequences_of_the_official_export(mini: Gsb, tmp_path: 
     assert found["LayerNormalization"] == 0
 
 
-def test_the_patch_embedding_keeps_its_straight_through_residue(mini: Gsb, tmp_path: Path) -> None:
-    graph = onnx.load(export(mini, tmp_path / "m.onnx", "legacy")).graph
+def test_the_patch_embedding_keeps_its_residue(exported: Callable[..., Path]) -> None:
+    graph = onnx.load(exported("legacy")).graph
     made_by = {name: node for node in graph.node for name in node.output}
     conv = next(node for node in graph.node if node.op_type == "Conv")
     sequence, node = [], made_by[conv.input[1]]
@@ -91,8 +107,8 @@ def test_the_patch_embedding_keeps_its_straight_through_residue(mini: Gsb, tmp_p
     assert sequence[:5] == ["Mul", "Add", "Sub", "Round", "Clip"]
 
 
-def test_simplified_forms_hold_two_level_weights(mini: Gsb, tmp_path: Path) -> None:
-    path = export(mini, tmp_path / "m.onnx", "legacy-sim")
+def test_simplified_forms_hold_two_level_weights(exported: Callable[..., Path]) -> None:
+    path = exported("legacy-sim")
     assert operators(path)["ReduceL1"] == 0
     assert operators(path)["LayerNormalization"] == 2 * MINI.depth + 1
     values = [
@@ -106,9 +122,9 @@ def test_simplified_forms_hold_two_level_weights(mini: Gsb, tmp_path: Path) -> N
 
 
 def test_dynamo_splits_by_slices_and_keeps_its_thresholds_as_initialisers(
-    mini: Gsb, tmp_path: Path
+    exported: Callable[..., Path],
 ) -> None:
-    path = export(mini, tmp_path / "m.onnx", "dynamo")
+    path = exported("dynamo")
     # The new exporter writes no opset below 18, the default is 17.
     assert [o.version for o in onnx.load(path).opset_import if not o.domain] == [18]
     found = operators(path)
@@ -131,8 +147,9 @@ def test_the_legacy_exporter_writes_the_opset_asked_for(
     assert [o.version for o in proto.opset_import if not o.domain] == [opset]
 
 
-def test_the_new_exporter_writes_later_opsets(mini: Gsb, tmp_path: Path) -> None:
-    proto = onnx.load(export(mini, tmp_path / "m.onnx", "dynamo", opset=22))
+def test_the_new_exporter_writes_later_opsets(tmp_path: Path) -> None:
+    shallow = Gsb(replace(MINI, depth=1))
+    proto = onnx.load(export(shallow, tmp_path / "m.onnx", "dynamo", opset=22))
     assert [o.version for o in proto.opset_import if not o.domain] == [22]
 
 
