@@ -49,6 +49,11 @@ class Form:
     a_count: int = 0
     b_count: int = 0
 
+    @property
+    def passes(self) -> int:
+        """Counts that have to be made."""
+        return 1 if self.second is None else 2
+
 
 def form(a: Kind, b: Kind) -> Form:
     """Form of the product of two planes of these kinds."""

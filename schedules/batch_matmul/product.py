@@ -77,12 +77,13 @@ class _Product:
         self, spec: BatchMatmul, profile: Profile, named: dict[str, Buffer], masked: bool
     ) -> None:
         self.spec, self.profile, self.named = spec, profile, named
-        self.tile = choose(profile, spec.a.tokens, spec.b.tokens)
         kinds = [
             [Kind.SIGN if k is Kind.MASKED and not masked else k for k in side]
             for side in (spec.a_kinds, spec.b_kinds)
         ]
         self.forms = [[form(a, b) for b in kinds[1]] for a in kinds[0]]
+        passes = sum(f.passes for row in self.forms for f in row)
+        self.tile = choose(profile, spec.a.tokens, spec.b.tokens, passes)
         need_a = [any(f.a_count for f in row) for row in self.forms]
         need_b = [any(row[r].b_count for row in self.forms) for r in range(len(kinds[1]))]
         self.a = self._planes("a", spec.a, kinds[0], need_a)

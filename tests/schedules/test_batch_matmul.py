@@ -13,7 +13,7 @@ from gsb_tvm.dialect import oracle
 from gsb_tvm.dialect.bits import Rows, pack_rows
 from gsb_tvm.dialect.specs import BatchMatmul, Kind
 from gsb_tvm.schedules.batch_matmul import kernel
-from gsb_tvm.schedules.batch_matmul.tiles import choose
+from gsb_tvm.schedules.batch_matmul.tiles import UNROLLED, choose
 from gsb_tvm.targets import can_run, resolve
 
 LEVELS = {
@@ -140,5 +140,11 @@ def test_compiles_to_byte_counts_on_arm() -> None:
 
 def test_tile_never_exceeds_the_tokens() -> None:
     profile = resolve(LEVELS["avx512-vpopcntdq"])
-    tile = choose(profile, a_tokens=2, b_tokens=17)
+    tile = choose(profile, a_tokens=2, b_tokens=17, passes=1)
     assert (tile.rows, tile.vectors) == (2, 2)
+
+
+def test_many_planes_take_fewer_rows() -> None:
+    profile = resolve(LEVELS["avx512-vpopcntdq"])
+    one, twelve = (choose(profile, a_tokens=198, b_tokens=198, passes=n) for n in (1, 12))
+    assert twelve.rows * twelve.vectors * 12 <= UNROLLED < one.rows * one.vectors * 12
