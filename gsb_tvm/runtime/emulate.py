@@ -6,8 +6,8 @@ The program is the C form of :mod:`gsb_tvm.runtime.aot` around exactly the kerne
 import shutil
 import signal
 import subprocess
-import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from gsb_tvm.runtime.build import Code
 from gsb_tvm.runtime.elf import Blob, data_object
 from gsb_tvm.runtime.link import link_program
 from gsb_tvm.runtime.metadata import Metadata
-from gsb_tvm.runtime.outfile import scratch_folder
+from gsb_tvm.runtime.outfile import scratch_folder, write_scratch
 from gsb_tvm.targets import llvm
 from gsb_tvm.targets.host import can_run
 from gsb_tvm.targets.profile import Profile
@@ -96,19 +96,17 @@ class Emulator:
         self._cpu = profile.mcpu
         self._outputs = metadata.outputs
         source = aot.program(code.planned)
-        with scratch_folder(2 * (len(source.constants) + len(code.kernels))):
-            self._folder = tempfile.TemporaryDirectory(prefix="gsb_tvm-emulate-")
-        try:
-            self._program = _build(code, source, profile, Path(self._folder.name))
-        except BaseException:
-            self._folder.cleanup()
-            raise
+        with ExitStack() as stack:
+            room = 2 * (len(source.constants) + len(code.kernels))
+            self._folder = stack.enter_context(scratch_folder(room))
+            self._program = _build(code, source, profile, self._folder)
+            self._files = stack.pop_all()
 
     def __enter__(self) -> "Emulator":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._folder.cleanup()
+        self._files.close()
 
     def run(self, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
         """Run once on C-contiguous arrays in the order of the model's inputs.
@@ -118,8 +116,8 @@ class Emulator:
         VerifyError
             The program stopped: an instruction its CPU lacks, a bad access, no end.
         """
-        sent, got = (Path(self._folder.name, name) for name in ("inputs", "outputs"))
-        sent.write_bytes(b"".join(array.tobytes() for array in inputs))
+        sent, got = (self._folder / name for name in ("inputs", "outputs"))
+        write_scratch(sent, b"".join(array.tobytes() for array in inputs))
         try:
             done = subprocess.run(
                 [*self._command, str(self._program), str(sent), str(got)],
@@ -157,7 +155,7 @@ def _build(code: Code, source: aot.Program, profile: Profile, folder: Path) -> P
         **({"kernels.o": code.kernels} if code.kernels else {}),
     }
     for name, data in parts.items():
-        (folder / name).write_bytes(data)
+        write_scratch(folder / name, data)
     out = folder / "program"
     link_program(profile, [folder / n for n in parts if n != "model.h"], out, folder)
     return out

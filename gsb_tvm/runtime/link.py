@@ -16,6 +16,7 @@ from pathlib import Path
 
 from gsb_tvm.dialect.errors import OutputError, ToolchainError
 from gsb_tvm.runtime.elf import data_object
+from gsb_tvm.runtime.outfile import write_scratch
 from gsb_tvm.targets.host import host
 from gsb_tvm.targets.profile import Profile
 
@@ -98,7 +99,7 @@ def link_shared(profile: Profile, objects: Sequence[bytes], folder: Path) -> byt
     files = []
     for number, data in enumerate(objects):
         files.append(folder / f"part{number}.o")
-        _write(files[-1], data)
+        write_scratch(files[-1], data)
     failures = []
     for tool in tools:
         out = folder / "linked.so"
@@ -176,7 +177,7 @@ def _shared_command(
 def _stub(profile: Profile, tool: Toolchain, name: str, folder: Path) -> Path:
     """Make an empty library called ``name``, so that the result asks for the real one by name."""
     empty, out = folder / "empty.o", folder / name
-    _write(empty, data_object(profile.arch, []))
+    write_scratch(empty, data_object(profile.arch, []))
     command = [*tool.command, "-shared", "-soname", name, "-o", str(out), str(empty)]
     if error := _run(command, folder):
         raise ToolchainError(f"{tool.name}: {error}")
@@ -213,12 +214,3 @@ def _trimmed(lines: Sequence[str]) -> str:
     left = len(lines) - _MESSAGE_LINES
     kept = [line[:200] for line in lines[:_MESSAGE_LINES]]
     return "\n".join([*kept, *([f"... and {left} lines more"] if left > 0 else [])])
-
-
-def _write(path: Path, data: bytes) -> None:
-    try:
-        path.write_bytes(data)
-    except OSError as err:
-        raise OutputError(
-            f"{path.parent}: temporary files cannot be written ({err.strerror}). Set TMPDIR."
-        ) from err

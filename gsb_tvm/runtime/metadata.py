@@ -15,6 +15,8 @@ offset type    meaning
 """
 
 import io
+import mmap
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -37,8 +39,9 @@ _MAGIC = b"gsb-tvm\0"
 _CRC_OFFSET = 12
 # Offsets of e_shoff, and of e_shentsize with e_shnum, in an ELF64 header (elf.h).
 _ELF64_HEADER_BYTES, _E_SHOFF, _E_SHENTSIZE = 64, 0x28, 0x3A
-ARCHITECTURES = {"EM_X86_64": "x86_64", "EM_AARCH64": "aarch64"}
-"""Machine names of ELF -> architecture names of :mod:`gsb_tvm.targets`."""
+
+Contents = bytes | mmap.mmap
+"""A file's bytes, read or mapped."""
 
 
 class Tensor(msgspec.Struct, frozen=True):
@@ -137,7 +140,7 @@ def seal(library: bytes) -> bytes:
     return blank[:at] + struct.pack("<I", zlib.crc32(blank) or 1) + blank[at + 4 :]
 
 
-def write(path: Path, library: bytes, metadata: Metadata) -> Path:
+def write(path: Path, library: Contents, metadata: Metadata) -> Path:
     """Write a sealed library to ``path`` and the JSON beside it: both or none; return its path.
 
     Raises
@@ -159,14 +162,27 @@ def read(path: Path) -> Metadata:
         The file is missing, cut off, changed since it was written, not an artefact of this
         compiler, or of another format version.
     """
+    return parse(contents(path), str(path))
+
+
+def contents(path: Path) -> Contents:
+    """Map the file at ``path`` into memory: its pages are shared with the code loaded from it.
+
+    Raises
+    ------
+    ArtefactError
+        It cannot be read.
+    """
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size == 0:
+                return b""
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as err:
         raise ArtefactError(f"{path}: cannot be read ({err.strerror}).") from err
-    return parse(data, str(path))
 
 
-def parse(data: bytes, name: str) -> Metadata:
+def parse(data: Contents, name: str) -> Metadata:
     """Read the metadata of an artefact held in memory; ``name`` is for messages.
 
     Raises
@@ -197,7 +213,7 @@ def parse(data: bytes, name: str) -> Metadata:
         raise ArtefactError(f"{name}: the metadata is damaged ({err}).") from err
 
 
-def _find_section(data: bytes, name: str) -> tuple[int, int]:
+def _find_section(data: Contents, name: str) -> tuple[int, int]:
     """Offset and size of the metadata section in an ELF file."""
     if data[:4] != b"\x7fELF":
         raise ArtefactError(f"{name}: not a shared library (no ELF header).")
@@ -217,15 +233,16 @@ def _find_section(data: bytes, name: str) -> tuple[int, int]:
     return found["sh_offset"], found["sh_size"]
 
 
-def _section_header(data: bytes, name: str) -> Any | None:
+def _section_header(data: Contents, name: str) -> Any | None:
     try:
-        found = ELFFile(io.BytesIO(data)).get_section_by_name(SECTION)
+        stream = data if isinstance(data, mmap.mmap) else io.BytesIO(data)
+        found = ELFFile(stream).get_section_by_name(SECTION)
         return found.header if found is not None else None
     except Exception as err:  # pyelftools raises whatever its parser trips over
         raise ArtefactError(f"{name}: a damaged library ({type(err).__name__}: {err}).") from err
 
 
-def _checksum(data: bytes, at: int) -> int:
-    view = memoryview(data)
-    crc = zlib.crc32(bytes(4), zlib.crc32(view[:at]))
-    return zlib.crc32(view[at + 4 :], crc) or 1
+def _checksum(data: Contents, at: int) -> int:
+    with memoryview(data) as view:
+        crc = zlib.crc32(bytes(4), zlib.crc32(view[:at]))
+        return zlib.crc32(view[at + 4 :], crc) or 1

@@ -1,6 +1,7 @@
 """Writing output files whole or not at all."""
 
 import errno
+import mmap
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -53,7 +54,7 @@ class Output:
     """A file to write; ``mode`` is reduced by the umask."""
 
     path: Path
-    data: bytes
+    data: bytes | mmap.mmap
     mode: int = 0o644
 
 
@@ -124,7 +125,7 @@ def scratch_folder(need: int) -> Iterator[Path]:
     with folder as name:
         try:
             with tempfile.TemporaryFile(dir=name) as trial:
-                os.posix_fallocate(trial.fileno(), 0, need)
+                os.posix_fallocate(trial.fileno(), 0, max(need, 1))
         except OSError as err:
             reason = _REASONS.get(err.errno or 0, err.strerror)
             raise OutputError(
@@ -132,6 +133,24 @@ def scratch_folder(need: int) -> Iterator[Path]:
                 "Make room there or set TMPDIR."
             ) from err
         yield Path(name)
+
+
+def write_scratch(path: Path, data: bytes) -> None:
+    """Write a temporary file.
+
+    Raises
+    ------
+    OutputError
+        There is no room for it.
+    """
+    try:
+        path.write_bytes(data)
+    except OSError as err:
+        reason = _REASONS.get(err.errno or 0, err.strerror)
+        raise OutputError(
+            f"{path.parent}: temporary files cannot be written: {reason}. "
+            "Make room there or set TMPDIR."
+        ) from err
 
 
 def _umask() -> int:

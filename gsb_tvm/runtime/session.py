@@ -31,7 +31,7 @@ class Module:
         What the artefact says about itself.
     """
 
-    def __init__(self, library: Any, metadata: meta.Metadata, data: bytes) -> None:
+    def __init__(self, library: Any, metadata: meta.Metadata, data: meta.Contents) -> None:
         self.metadata = metadata
         self._library = library
         self._data = data
@@ -135,10 +135,7 @@ def load(path: str | Path) -> Module:
         a CPU with features that this one lacks.
     """
     path = Path(path)
-    try:
-        data = path.read_bytes()
-    except OSError as err:
-        raise ArtefactError(f"{path}: cannot be read ({err.strerror}).") from err
+    data = meta.contents(path)
     metadata = meta.parse(data, str(path))
     check_loadable(metadata, str(path))
     return Module(_load_library(path), metadata, data)
