@@ -35,6 +35,18 @@ class Tile:
         return ((i, j) for i in range(self.rows) for j in range(self.vectors))
 
 
+def repeat(extent: int, size: int, body: Callable[[Expr, int], None]) -> None:
+    """Cut ``extent`` into pieces: ``body(start, size)`` in a loop, then once for what is left."""
+    full, rest = divmod(extent, size)
+    if full == 1:
+        body(0, size)
+    elif full:
+        with T.serial(0, full) as i:
+            body(bind(i * size), size)
+    if rest:
+        body(full * size, rest)
+
+
 class Cells:
     """One vector for each cell of a tile; a buffer each, so that all of them become registers."""
 
@@ -47,6 +59,10 @@ class Cells:
 
     def __setitem__(self, cell: tuple[int, int], value: Expr) -> None:
         T.buffer_store(self.buffers[cell], value, [T.ramp(0, 1, self.lanes)])
+
+    def items(self) -> Iterable[tuple[tuple[int, int], Expr]]:
+        """Cells and their values."""
+        return ((cell, self[cell]) for cell in self.tile.cells())
 
     def clear(self) -> None:
         """Set every cell to zero."""
@@ -84,13 +100,16 @@ def count_bytes(tile: Tile, terms: tuple[Term, ...]) -> Cells:
     total, counter = Cells(tile, tile.lanes, "int32"), Cells(tile, lanes, "uint8")
     total.clear()
     for term in terms:
-        for first in range(0, tile.words, BYTE_WORDS):
+
+        def add_words(first: Expr, words: int, term: Term = term) -> None:
             counter.clear()
-            with T.serial(0, min(BYTE_WORDS, tile.words - first)) as k:
+            with T.serial(0, words) as k:
                 for cell, bits in differences(tile, term, first + k):
                     counter.add(cell, popcount(T.reinterpret(f"uint8x{lanes}", bits)))
             for cell in tile.cells():
                 total.add(cell, widened(counter[cell], tile.lanes), term.sign)
+
+        repeat(tile.words, BYTE_WORDS, add_words)
     return total
 
 

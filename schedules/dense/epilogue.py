@@ -84,11 +84,7 @@ class Floats:
     def row(self, block: Block, token: Expr, counts: Buffer) -> None:
         """Write one row of the block; columns past the last are never touched."""
         for column, lanes in pieces(block.columns, self.lanes):
-            count = counts[span(column, lanes)]
-            if block.factor != 1:
-                count = count * T.cast(T.int32(block.factor), typed("int32", lanes))
-            dot = based(block, column, lanes) - count
-            value = T.cast(dot, typed("float32", lanes))
+            value = self._dot(block, column, counts[span(column, lanes)], lanes)
             for i, step in enumerate(self.spec.steps):
                 at = span(block.first + column, lanes)
                 buffer = self.named[f"operand{i}"]
@@ -99,6 +95,15 @@ class Floats:
                 value = rounded(value * operand) if step.op == "mul" else value + operand
             at = span(block.first + column, lanes)
             T.buffer_store(self.named["y"], value, [block.batch, token, at])
+
+    def _dot(self, block: Block, column: int, count: Expr, lanes: int) -> Expr:
+        """float32(base - factor * count): exact in any order below 2**24."""
+        to_float = typed("float32", lanes)
+        if block.factor == 1 or self.spec.rows.features >= 2**24:
+            count = count * T.cast(T.int32(block.factor), typed("int32", lanes))
+            return T.cast(based(block, column, lanes) - count, to_float)
+        factor = T.cast(T.float32(block.factor), to_float)
+        return T.cast(based(block, column, lanes), to_float) - T.cast(count, to_float) * factor
 
     def leave(self) -> None:
         """Nothing is left."""
