@@ -162,7 +162,7 @@ def payload(expr: Expr) -> Array:
 
 def literal(array: npt.ArrayLike, dtype: str | None = None) -> Expr:
     """Relax constant."""
-    values = np.ascontiguousarray(array, dtype=dtype)
+    values = np.array(array, dtype=dtype, order="C")
     return relax.const(tvm.runtime.tensor(values))
 
 
