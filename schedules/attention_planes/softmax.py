@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from gsb_tvm.dialect.bits import words
@@ -117,6 +118,8 @@ class Block:
             query = v.bind(first + r)
             divide = divide_by(spec, self.profile, v.bind(self.sum[r]))
             bias = v.bind((at.head * tokens + query) * tokens)
+            last = (spec.q.groups * tokens - 1) * tokens
+            ahead = v.bind(tirx.min(bias + tiles.ROWS_AHEAD * tokens, last))
             plane_row = v.bind((at.batch * spec.q.groups + at.head) * per_row)
 
             def emit(piece: Piece) -> None:
@@ -124,8 +127,16 @@ class Block:
                 p = divide(v.bind(v.load(self.values, r, piece.first, lanes=lanes)), lanes)
                 if spec.bias:
                     p = p + v.load(self.t["bias"], bias + piece.first, lanes=lanes)
+                    self._fetch_bias(ahead + piece.first, lanes)
                 word = v.bind((plane_row + piece.word) * masks.row + query)
                 masks.take(v.bind(piece.existing(p, LOWEST)), piece, word)
 
             for_pieces(tokens, emit)
         masks.end_block()
+
+    def _fetch_bias(self, start: v.Expr, lanes: int) -> None:
+        """Fetch bias into the cache."""
+        for line in range(0, lanes, HALF):
+            address = T.address_of(self.t["bias"][start + line])
+            read, keep, data = 0, 3, 1
+            T.evaluate(tirx.call_intrin("void", "tirx.prefetch", address, read, keep, data))
