@@ -6,7 +6,7 @@ returns the name that stands for the output, or None to keep the node as the rul
 
 import numpy as np
 
-from gsb_tvm.frontend import index_forms, window_forms
+from gsb_tvm.frontend import composed_forms, index_forms, window_forms
 from gsb_tvm.frontend.evaluate import REDUCTIONS, axes_of
 from gsb_tvm.frontend.graph import Graph, Node, Type
 from gsb_tvm.frontend.rewriter import Rewriter, Rule
@@ -180,72 +180,6 @@ def _scaled(rw: Rewriter, node: Node, name: str, factor: float) -> str:
     return rw.emit("Mul", [name, rw.graph.add_constant(np.array(factor, type_.dtype))], type_, node)
 
 
-def _layer_norm(rw: Rewriter, node: Node) -> str | None:
-    type_ = rw.type(node.inputs[0])
-    axis = int(node.attrs.get("axis", -1)) % len(type_.shape)
-    if not node.input(2):
-        zeros = np.zeros(type_.shape[axis:], type_.dtype)
-        node.inputs = [*node.inputs[:2], rw.graph.add_constant(zeros)]
-    if any(node.outputs[1:]):
-        node.outputs = node.outputs[:1]
-    epsilon = float(node.attrs.get("epsilon", 1e-5))
-    node.attrs = {"axes": list(range(axis, len(type_.shape))), "epsilon": epsilon}
-    return None
-
-
-def _batch_norm(rw: Rewriter, node: Node) -> str | None:
-    """Batch norm of constant statistics becomes Mul and Add with one value a channel."""
-    gamma, beta, mean, variance = (
-        rw.constant(node, i, what).astype(np.float64)
-        for i, what in ((1, "scale"), (2, "shift"), (3, "mean"), (4, "variance"))
-    )
-    factor = gamma / np.sqrt(variance + float(node.attrs.get("epsilon", 1e-5)))
-    type_ = rw.type(node.inputs[0])
-    shape = (-1, *[1] * (len(type_.shape) - 2))
-    factors, shifts = (
-        rw.graph.add_constant(array.reshape(shape).astype(type_.dtype), node.output)
-        for array in (factor, beta - mean * factor)
-    )
-    product = rw.emit("Mul", [node.inputs[0], factors], type_, node)
-    node.op, node.inputs, node.attrs = "Add", [product, shifts], {}
-    node.outputs = node.outputs[:1]
-    return None
-
-
-def _bipolar(rw: Rewriter, node: Node) -> str | None:
-    """QONNX: +scale where x >= 0, −scale elsewhere (NaN included)."""
-    x, scale = node.inputs[:2]
-    if node.domain == "":
-        return None
-    plus = rw.graph.value(scale)
-    if plus is None:
-        raise rw.graph.error(node, "its scale depends on the input, and must be constant.")
-    zero = rw.graph.add_constant(np.zeros((), rw.type(x).dtype))
-    minus = rw.graph.add_constant(-plus)
-    holds = rw.emit("GreaterOrEqual", [x, zero], Type(rw.type(x).shape, np.dtype(bool)), node)
-    node.op, node.domain, node.attrs = "Where", "", {}
-    node.inputs = [holds, scale, minus]
-    return None
-
-
-def _prelu(rw: Rewriter, node: Node) -> str | None:
-    """x where x >= 0, slope * x elsewhere."""
-    x, slope = node.inputs
-    type_ = rw.type(x)
-    scaled = rw.emit("Mul", [x, slope], type_, node)
-    zero = rw.graph.add_constant(np.zeros((), type_.dtype))
-    below = rw.emit("Less", [x, zero], Type(type_.shape, np.dtype(bool)), node)
-    node.op, node.inputs = "Where", [below, scaled, x]
-    return None
-
-
-def _leaky(rw: Rewriter, node: Node) -> str | None:
-    slope = np.array(node.attrs.get("alpha", 0.01), rw.type(node.output).dtype)
-    node.inputs = [node.inputs[0], rw.graph.add_constant(slope)]
-    node.attrs = {}
-    return _prelu(rw, node)
-
-
 def _global_average(rw: Rewriter, node: Node) -> str | None:
     rank = len(rw.type(node.inputs[0]).shape)
     node.op, node.attrs = "ReduceMean", {"axes": list(range(2, rank)), "keepdims": True}
@@ -254,8 +188,8 @@ def _global_average(rw: Rewriter, node: Node) -> str | None:
 
 RULES: dict[str, Rule] = {
     "AveragePool": window_forms.average_pool,
-    "BatchNormalization": _batch_norm,
-    "BipolarQuant": _bipolar,
+    "BatchNormalization": composed_forms.batch_norm,
+    "BipolarQuant": composed_forms.bipolar,
     "Cast": _cast,
     "CastLike": _cast,
     "Clip": _clip,
@@ -267,16 +201,23 @@ RULES: dict[str, Rule] = {
     "Gather": index_forms.gather,
     "Gemm": _gemm,
     "GlobalAveragePool": _global_average,
+    "HardSigmoid": composed_forms.hard_sigmoid,
+    "HardSwish": composed_forms.hard_swish,
     "Identity": _same,
-    "LayerNormalization": _layer_norm,
-    "LeakyRelu": _leaky,
+    "InstanceNormalization": composed_forms.instance_norm,
+    "LayerNormalization": composed_forms.layer_norm,
+    "LeakyRelu": composed_forms.leaky,
     "Max": _fold_left,
     "MaxPool": window_forms.max_pool,
     "Min": _fold_left,
-    "PRelu": _prelu,
+    "PRelu": composed_forms.prelu,
+    "Pad": composed_forms.pad,
     "Pow": _power,
+    "Reciprocal": composed_forms.reciprocal,
     "Reshape": index_forms.reshape,
+    "Resize": composed_forms.resize,
     "Slice": index_forms.slice_,
+    "LogSoftmax": _softmax,
     "Softmax": _softmax,
     "Squeeze": index_forms.reshape,
     "Sum": _fold_left,

@@ -12,6 +12,9 @@ from gsb_tvm.frontend.graph import Graph, Node, Type
 from gsb_tvm.frontend.messages import first_sentence
 
 _AGAIN = "Its operands do not fit each other; export the model again."
+_ops = relax.op
+_nn = relax.op.nn
+
 Emit = Callable[[Node, list[Any], Type], Any]
 
 
@@ -119,6 +122,11 @@ def _slice(node: Node, operands: list[Any], type_: Type) -> Any:
     return relax.op.strided_slice(operands[0], a["axes"], a["begin"], a["end"], a["strides"])
 
 
+def _gelu(node: Node, operands: list[Any], type_: Type) -> Any:
+    tanh = node.attrs.get("approximate", "none") == "tanh"
+    return (_nn.gelu_tanh if tanh else _nn.gelu)(*operands)
+
+
 def _window(one: Any, two: Any, three: Any, *attrs: str) -> Emit:
     """Choose the operator by the number of spatial axes."""
 
@@ -129,8 +137,6 @@ def _window(one: Any, two: Any, three: Any, *attrs: str) -> Emit:
     return emit
 
 
-_ops = relax.op
-_nn = relax.op.nn
 _WINDOW = ("strides", "padding", "dilation")
 
 _TABLE: dict[str, Emit] = {
@@ -158,12 +164,14 @@ _TABLE: dict[str, Emit] = {
     "Exp": _call(_ops.exp),
     "Expand": lambda node, x, type_: _ops.broadcast_to(x[0], type_.shape),
     "Floor": _call(_ops.floor),
+    "Gelu": _gelu,
     "Greater": _call(_ops.greater),
     "GreaterOrEqual": _call(_ops.greater_equal),
     "LayerNormalization": _call(_nn.layer_norm, "axes", "epsilon"),
     "Less": _call(_ops.less),
     "LessOrEqual": _call(_ops.less_equal),
     "Log": _call(_ops.log),
+    "LogSoftmax": _call(_nn.log_softmax, "axis"),
     "MatMul": _call(_ops.matmul),
     "Max": _call(_ops.maximum),
     "MaxPool": _window(

@@ -19,7 +19,7 @@ def draw(*shape):
 
 
 def scalar(value):
-    return np.float32(value)
+    return np.asarray(value, np.float32)
 
 
 def batch_norm(g, x):
@@ -166,6 +166,30 @@ CASES = {
     "round halves to even": (
         lambda g, x: g("Round", g("Div", g("Round", g("Mul", x, scalar(4))), scalar(2))),
         ["multiply", "round", "divide", "round"],
+    ),
+    "hard sigmoid": (lambda g, x: g("HardSigmoid", x), ["multiply", "add", "clip"]),
+    "hard swish": (lambda g, x: g("HardSwish", x), ["multiply", "add", "clip", "multiply"]),
+    "reciprocal": (
+        lambda g, x: g("Reciprocal", g("Exp", x)),
+        ["exp", "divide"],
+    ),
+    "log softmax": (lambda g, x: g("LogSoftmax", x, axis=2), ["nn.log_softmax"]),
+    "instance norm": (
+        lambda g, x: g("InstanceNormalization", x, draw(6), draw(6)),
+        ["mean", "subtract", "multiply", "mean", "add", "sqrt", "divide", "multiply", "add"],
+    ),
+    "pad": (
+        lambda g, x: g("Pad", x, ints(0, 0, 1, 0, 0, 2, 0, 3), scalar(0.5)),
+        ["concat", "concat", "concat"],
+    ),
+    "resize by scales": (
+        lambda g, x: g("Resize", x, "", scalar([1, 1, 2, 3]), mode="nearest",
+                       coordinate_transformation_mode="asymmetric", nearest_mode="floor"),
+        ["reshape", "broadcast_to", "reshape"],
+    ),
+    "resize by sizes": (
+        lambda g, x: g("Resize", x, "", "", ints(2, 6, 16, 40), mode="nearest"),
+        ["reshape", "broadcast_to", "reshape"],
     ),
     "where": (lambda g, x: g("Where", mask(g, x, 0), x, scalar(0.25)), ["greater", "where"]),
 }  # fmt: skip
