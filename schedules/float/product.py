@@ -42,6 +42,9 @@ from gsb_tvm.schedules.vector import (
 )
 from gsb_tvm.targets.profile import Profile
 
+_FUSED_NODES = 200  # beyond, what follows a product becomes loops of its own
+_UNROLLED_NODES = 24
+
 
 @dataclass(frozen=True)
 class Product:
@@ -125,8 +128,7 @@ def _emit(
         for stage in after[:-1]:
             scope.inline(stage)
         last = after[-1] if after else None
-        long = any(calls(stage.value) for stage in after)
-        _Writer(product, scope, buffers, profile, last, calls_functions=long).emit()
+        _Writer(product, scope, buffers, profile, last, long=_is_long(after)).emit()
         return
     matrix = workspace(product.stage.shape, "float32")
     _Writer(product, scope, {**buffers, result: matrix}, profile, None).emit()
@@ -134,8 +136,10 @@ def _emit(
 
 
 def _is_elementwise(after: Sequence[Stage], result: Buffer, buffers: dict[Any, Buffer]) -> bool:
-    """Whether the stages after the product read it at their own coordinates only."""
+    """Whether the stages after the product read it at their own coordinates only, and are few."""
     if any(stage.reduce for stage in after):
+        return False
+    if after and rows.inlined_sizes(after)[after[-1].buffer] > _FUSED_NODES:
         return False
     inner = {stage.buffer for stage in after[:-1]} | {result}
     for stage in after:
@@ -150,6 +154,13 @@ def _is_elementwise(after: Sequence[Stage], result: Buffer, buffers: dict[Any, B
     return True
 
 
+def _is_long(after: Sequence[Stage]) -> bool:
+    """Whether what follows the product should stand once per tile, not once per row."""
+    if any(calls(stage.value) for stage in after):
+        return True
+    return bool(after) and rows.inlined_sizes(after)[after[-1].buffer] > _UNROLLED_NODES
+
+
 class _Writer:
     """Writes one product and what follows it element by element."""
 
@@ -161,12 +172,12 @@ class _Writer:
         profile: Profile,
         last: Stage | None,
         *,
-        calls_functions: bool = False,
+        long: bool = False,
     ) -> None:
         self._p = product
         self._scope = scope
         self._last = last
-        self._calls_functions = calls_functions
+        self._long = long
         self._out = buffers[(last or product.stage).buffer]
         self._rows = prod(axis.extent for axis in product.m)
         self._columns = prod(axis.extent for axis in product.n)
@@ -275,7 +286,7 @@ class _Writer:
                 for v in range(len(starts)):
                     term = a * load(columns, v, 0, lanes=lanes)
                     store(acc, load(acc, i, v, 0, lanes=lanes) + term, i, v, 0, lanes=lanes)
-        if not self._calls_functions:
+        if not self._long:
             for i, v in tile:
                 self._finish(acc, i, v, row, starts[v])
             return

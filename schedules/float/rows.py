@@ -6,16 +6,18 @@
 3. Within a row every stage is its own loop over vectors; see :mod:`.loops`.
 """
 
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
 from gsb_tvm.schedules.float.expressions import Scope
 from gsb_tvm.schedules.float.loops import Target, compute, needs_axis, nest
-from gsb_tvm.schedules.float.stages import Stage, calls, divides, loads, read, rewritten
+from gsb_tvm.schedules.float.stages import Stage, calls, divides, loads, nodes, read, rewritten
 from gsb_tvm.schedules.vector import Buffer, local, workspace
 from gsb_tvm.targets.profile import Profile
 
 _LOCAL_ELEMENTS = 1024  # 4 kB of stack
+_REPEATED_NODES = 64  # what is read n times and inlined grows n-fold at every stage
 _CHEAP_CALLS = {"if_then_else", "fabs"}
 
 
@@ -52,19 +54,32 @@ def emit(stages: list[Stage], buffers: dict[Any, Buffer], lanes: int) -> None:
 def inline(stages: list[Stage], scope: Scope, buffers: dict[Any, Buffer]) -> list[Stage]:
     """Inline what need not be stored into ``scope``; return the others that are read, in order."""
     kept = []
+    sizes = inlined_sizes(stages)
     for stage in stages:
-        readers = [
-            other
-            for other in stages
-            if any(found.source.same_as(stage.buffer) for found in loads(other.value))
-        ]
-        once = len(readers) == 1 and readers[0].size <= stage.size
-        free = _is_cheap(stage) or once
+        reads = [(other, count_reads(other, stage.buffer)) for other in stages]
+        readers = [other for other, count in reads if count]
+        count = sum(count for _, count in reads)
+        once = count == 1 and readers[0].size <= stage.size
+        free = once or (_is_cheap(stage) and count * sizes[stage.buffer] <= _REPEATED_NODES)
         if stage.buffer in buffers or (readers and (stage.reduce or not free)):
             kept.append(stage)
         else:
             scope.inline(stage)
     return kept
+
+
+def count_reads(stage: Stage, buffer: Buffer) -> int:
+    """How often ``stage`` loads from ``buffer``."""
+    return sum(found.source.same_as(buffer) for found in loads(stage.value))
+
+
+def inlined_sizes(stages: Sequence[Stage]) -> dict[Any, int]:
+    """Nodes of each stage's expression when all plain stages before it are inlined."""
+    sizes: dict[Any, int] = {}
+    for stage in stages:
+        plain = [sizes.get(found.source, 0) for found in loads(stage.value)]
+        sizes[stage.buffer] = 0 if stage.reduce else nodes(stage.value) + sum(plain)
+    return sizes
 
 
 def _is_cheap(stage: Stage) -> bool:

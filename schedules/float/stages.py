@@ -17,7 +17,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 from tvm.sym import detect_linear_equation
 
-from gsb_tvm.schedules.vector import Buffer, Expr
+from gsb_tvm.schedules.vector import Buffer, Expr, in_root_block
 
 _REDUCE = tirx.IterVar.CommReduce
 _COMBINERS: dict[type, str] = {tirx.Add: "add", tirx.Mul: "mul", tirx.Max: "max", tirx.Min: "min"}
@@ -178,6 +178,13 @@ def calls(expr: Expr) -> set[str]:
     return names.union(*[calls(child) for child in children(expr)])
 
 
+def nodes(expr: Expr) -> int:
+    """Number of operations, loads and constants in ``expr``, indices not counted."""
+    if isinstance(expr, TensorLoad):
+        return 1
+    return 1 + sum(nodes(child) for child in children(expr))
+
+
 def divides(expr: Expr) -> bool:
     """Whether ``expr`` holds a division of floats."""
     return isinstance(expr, tirx.Div) or any(divides(child) for child in children(expr))
@@ -198,7 +205,7 @@ def rewritten(func: Any, body: Callable[[dict[Any, Buffer]], None]) -> Any:
             body(buffers)
     attributes = {key: func.attrs[key] for key in func.attrs.keys()}
     attributes |= {"tirx.is_scheduled": True}
-    out = builder.get().without_attr("global_symbol")
+    out = in_root_block(builder.get()).without_attr("global_symbol")
     return out.with_attrs(attributes)
 
 

@@ -37,8 +37,8 @@ def level(request: pytest.FixtureRequest) -> Profile:
     return profile
 
 
-def _lowered(graph: Graph, *shapes: Sequence[int]) -> list[Any]:
-    """PrimFuncs of a small Relax function after legalisation and fusion."""
+def _module(graph: Graph, *shapes: Sequence[int]) -> Any:
+    """A small Relax function after legalisation and fusion."""
     builder = relax.BlockBuilder()
     arguments = [relax.Var(f"x{i}", relax.TensorType(s, "float32")) for i, s in enumerate(shapes)]
     with builder.function("main", arguments):
@@ -52,7 +52,12 @@ def _lowered(graph: Graph, *shapes: Sequence[int]) -> list[Any]:
         relax.transform.FuseOps(),
         relax.transform.FuseTIR(),
     ]
-    module = tvm.transform.Sequential(passes)(builder.get())
+    return tvm.transform.Sequential(passes)(builder.get())
+
+
+def _lowered(graph: Graph, *shapes: Sequence[int]) -> list[Any]:
+    """PrimFuncs of such a module."""
+    module = _module(graph, *shapes)
     return [f for f in module.functions.values() if isinstance(f, tvm.tirx.PrimFunc)]
 
 
@@ -285,6 +290,47 @@ def test_compiles_for_arm(name: str) -> None:
     for func in _functions(name):
         source = _compile(schedule(func, profile), profile).mod.inspect_source("s")
         assert ".4s" in source
+
+
+def _doubled(x: Any, times: int) -> Any:
+    for _ in range(times):
+        x = R.subtract(R.add(x, x), R.multiply(x, relax.const(np.float32(0.5))))
+    return x
+
+
+@pytest.mark.parametrize("shape", [(3, 20), (7, 96)])
+def test_repeated_reads_do_not_grow_the_code(level: Profile, shape: tuple[int, int]) -> None:
+    """A chain in which every step reads its input twice: 2**14 terms if all were inlined."""
+    graph = (lambda x: _doubled(x, 14)) if shape[0] == 3 else (
+        lambda x: _doubled(R.matmul(x, _ones(96, 10)), 14)
+    )  # fmt: skip
+    (func,) = _lowered(graph, shape)
+    library = _compile(schedule(func, level), level)
+    assert len(library.mod.inspect_source("s")) < 300_000
+    inputs = _inputs(func, 3, exact=True)
+    want = _call(_compile(func, level), func, inputs)
+    np.testing.assert_allclose(_call(library, func, inputs), want, rtol=1e-6)
+
+
+def test_runs_inside_a_relax_module(level: Profile) -> None:
+    def graph(x: Any) -> Any:
+        y = R.nn.layer_norm(_patches(32, 8, 96)(x), _ones(96), _ones(96), axes=[-1])
+        return R.nn.softmax(R.nn.gelu(_dense(96, 10)(y)), axis=-1)
+
+    def built(*, scheduled: bool) -> Any:
+        module = _module(graph, (1, 3, 32, 32))
+        for name, func in module.functions.items():
+            if scheduled and isinstance(func, tvm.tirx.PrimFunc):
+                module[name] = schedule(func, level)
+        executable = tvm.compile(module, target=level.tvm_target())
+        return relax.VirtualMachine(executable, tvm.cpu())
+
+    image = np.random.default_rng(0).standard_normal((1, 3, 32, 32)).astype(np.float32)
+    got, want = (
+        built(scheduled=scheduled)["main"](tvm.runtime.tensor(image)).numpy()
+        for scheduled in (True, False)
+    )
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-6)
 
 
 def test_rules_split_products_from_rows(level: Profile) -> None:
