@@ -53,7 +53,8 @@ def _fold(graph: Graph, node: Node, statistics: dict[str, Array]) -> bool:
         if wide and array.dtype == np.float64 and node.op not in _PRODUCTS:
             statistics[name] = array
         if array.dtype == np.float64 and graph.types[name].dtype == np.float32:
-            array = np.broadcast_to(unrepeated(array).astype(np.float32), array.shape)
+            with np.errstate(over="ignore"):  # infinity, as float32 steps would give
+                array = np.broadcast_to(unrepeated(array).astype(np.float32), array.shape)
         graph.set_constant(name, array)
     return True
 

@@ -78,7 +78,8 @@ def _clip(rw: Rewriter, node: Node) -> str | None:
         return node.inputs[0]
     node.inputs = node.inputs[:1]
     if low is not None and high is not None:
-        node.attrs = {"min": low, "max": high}
+        # ONNX gives the upper bound where they cross; TVM would give the lower one.
+        node.attrs = {"min": min(low, high), "max": high}
         return None
     node.op = "Max" if high is None else "Min"
     bound = low if high is None else high

@@ -42,6 +42,7 @@ def number(g, condition):
 # name: (builder, operators it arrives as)
 CASES = {
     "clip": (lambda g, x: g("Clip", x, scalar(-0.5), scalar(1)), ["clip"]),
+    "clip of crossed bounds": (lambda g, x: g("Clip", x, scalar(2), scalar(1)), ["clip"]),
     "clip below": (lambda g, x: g("Clip", x, scalar(-0.5)), ["maximum"]),
     "clip above": (lambda g, x: g("Clip", x, "", scalar(0.5)), ["minimum"]),
     "relu": (lambda g, x: g("Relu", x), ["nn.relu"]),
