@@ -134,14 +134,19 @@ def compile_model(
 
 def _check_outputs(source: Any, out: Path) -> None:
     """Refuse what cannot be written before any work is done."""
-    metadata_path = out.with_suffix(".json")
-    if metadata_path == out:
+    if isinstance(source, str | os.PathLike) and _is_same_file(out, source):
+        raise UsageError(f"{out}: that is the model itself. Choose another name with -o.")
+    if out.suffix == ".json":
         raise UsageError(f"{out}: the metadata takes the name *.json. Choose another name with -o.")
-    for path in (out, metadata_path):
-        is_model = isinstance(source, str | os.PathLike) and path.exists() and path.samefile(source)
-        if is_model:
-            raise UsageError(f"{path}: that is the model itself. Choose another name with -o.")
-        check_writable(path)
+    check_writable(out)
+    check_writable(out.with_suffix(".json"))
+
+
+def _is_same_file(path: Path, other: str | os.PathLike[str]) -> bool:
+    try:
+        return path.samefile(other)
+    except (OSError, ValueError):  # what cannot be looked at is refused where it is opened
+        return False
 
 
 def _generate(module: Any, profile: Profile, clock: Clock, dump: Dump | None) -> Code:
