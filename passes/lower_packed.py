@@ -52,4 +52,3 @@ class _Lowering:
             self._kernels[text] = graph.add_kernel(func.without_attr("global_symbol"), name)
         types = [tensor_type(tensor) for tensor in spec.outputs()]
         return relax.call_tir(self._kernels[text], list(value.args), types)
-

@@ -10,7 +10,14 @@ from tvm.ir.transform import Pass
 from gsb_tvm.dialect import ops
 from gsb_tvm.dialect.bits import Floats, Rows
 from gsb_tvm.dialect.ops import is_call, shape_of
-from gsb_tvm.dialect.specs import AttentionPlanes, AttentionValue, Compare, Kind, ValuePlanes
+from gsb_tvm.dialect.specs import (
+    AttentionPlanes,
+    AttentionValue,
+    Compare,
+    Kind,
+    ValuePlanes,
+    spread_of,
+)
 from gsb_tvm.passes.packing import (
     PlaneSource,
     binarize,
@@ -108,17 +115,17 @@ def _attention(planes: list[Expr], rows: Rows, graph: Graph) -> tuple[Expr, list
     if base is None or any(ratio is None for ratio in ratios):
         return None
     scores = _scores(p, rows, graph)
-    if scores is None:
+    if scores is None or not np.isfinite(scores.total):
         return None
     compare = strict_bound(base.compare)
     spec = AttentionPlanes(
         scores.rows,
         scores.query.compare.kind,
         scores.key.compare.kind,
-        scores.scale,
-        scores.factor,
+        1 if scores.factor is None else 2,
+        scores.total > 0,
+        spread_of(scores.rows.width, scores.total),
         scores.bias is not None,
-        compare.bound,
         compare.strict,
         tuple(float(r) for r in ratios if r is not None),
     )
@@ -126,6 +133,8 @@ def _attention(planes: list[Expr], rows: Rows, graph: Graph) -> tuple[Expr, list
         *binarize(scores.query, scores.query.x, scores.rows, graph),
         *binarize(scores.key, scores.key.x, scores.rows, graph),
     ]
+    factor = 1.0 if scores.factor is None else scores.factor
+    tensors.append(literal([scores.scale, factor, compare.bound], "float32"))
     if scores.bias is not None:
         tensors.append(literal(scores.bias))
     return graph.emit(ops.packed(spec, tensors)), [fixed[0], *moving]
@@ -154,6 +163,11 @@ class _Scores:
     scale: float
     factor: float | None
     bias: Floats | None
+
+    @property
+    def total(self) -> float:
+        """Product of scale and factor."""
+        return self.scale * (1.0 if self.factor is None else self.factor)
 
 
 def _scores(p: Expr, rows: Rows, graph: Graph) -> _Scores | None:

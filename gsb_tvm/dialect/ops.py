@@ -75,9 +75,7 @@ def is_call(expr: Expr, name: str) -> bool:
 def is_packed(expr: Expr) -> bool:
     """Whether ``expr`` is a call of a packed operator."""
     return (
-        isinstance(expr, relax.Call)
-        and isinstance(expr.op, Op)
-        and expr.op.name in _PACKED_NAMES
+        isinstance(expr, relax.Call) and isinstance(expr.op, Op) and expr.op.name in _PACKED_NAMES
     )
 
 

@@ -125,15 +125,16 @@ def _attention_planes(spec: AttentionPlanes, t: Arrays) -> list[Array]:
     k = plane_values(t, "k", spec.key_kind, spec.q)
     split = (spec.q.batch, spec.q.tokens, spec.q.groups, spec.q.width)
     dot = np.einsum("bihd,bjhd->bhij", q.reshape(split), k.reshape(split))
-    x = dot.astype(np.float32) * np.float32(spec.scale)
-    if spec.factor is not None:
-        x = x * np.float32(spec.factor)
+    scale, factor, bound = t["scalars"]
+    x = dot.astype(np.float32) * scale
+    if spec.factors == 2:
+        x = x * factor
     e = np.exp(x - x.max(-1, keepdims=True))
     p = e / e.sum(-1, keepdims=True, dtype=np.float64).astype(np.float32)
     if spec.bias:
         heads, n = spec.q.groups, spec.q.tokens
         p = p + t["bias"][: heads * n * n].reshape(heads, n, n)
-    masks = [_above(p, Compare(Kind.MASK, spec.bound, spec.strict))]
+    masks = [_above(p, Compare(Kind.MASK, float(bound), spec.strict))]
     masks += [p > np.float32(ratio) * p.max() for ratio in spec.ratios]
     by_row = [m.transpose(0, 2, 1, 3).reshape(p.shape[0], p.shape[2], -1) for m in masks]
     return [np.stack([pack_rows(m, spec.rows) for m in by_row])]

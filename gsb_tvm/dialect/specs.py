@@ -11,6 +11,7 @@ Argument order is always: inputs as listed by :func:`inputs`, then outputs as li
 
 from dataclasses import dataclass
 from enum import StrEnum
+from math import ceil, log2
 from typing import Any, Protocol
 
 import msgspec
@@ -201,20 +202,23 @@ class ValuePlanes:
 class AttentionPlanes:
     """Scores of packed queries and keys, softmax, bias, and nested masks of the result.
 
-    ``x = fl(fl(dot * scale) * factor)`` (factor None: one step), softmax over keys, ``p + bias``;
-    base mask ``p' > bound`` (strict) or ``>=``, then mask r ``p' > fl(ratio[r] * max(p'))`` with
-    the maximum over everything, batch included. GSB, arXiv 2305.07931, attention.
-    ``q`` holds (batch, tokens, heads, width); the result's rows are the queries, its groups the
-    heads, its width the keys.
+    ``x = fl(fl(dot * scale) * factor)`` (``factors`` 1: without factor), softmax over keys,
+    ``p + bias``; base mask ``p' > bound`` (strict) or ``>=``, then mask r
+    ``p' > fl(ratio[r] * max(p'))`` with the maximum over everything, batch included. GSB, arXiv
+    2305.07931, attention. ``q`` holds (batch, tokens, heads, width); the result's rows are the
+    queries, its groups the heads, its width the keys.
+
+    What kernels may build on, whatever the numbers: ``increasing`` promises
+    ``scale * factor > 0``, ``spread`` is a power of two with ``max(x) - min(x) <= spread``.
     """
 
     q: Rows
     query_kind: Kind
     key_kind: Kind
-    scale: float
-    factor: float | None
+    factors: int
+    increasing: bool
+    spread: int
     bias: bool
-    bound: float
     strict: bool
     ratios: tuple[float, ...]
 
@@ -224,11 +228,12 @@ class AttentionPlanes:
         return Rows(self.q.batch, self.q.tokens, self.q.groups, self.q.tokens)
 
     def inputs(self) -> list[Tensor]:
-        """Query plane, key plane, bias (heads * tokens * tokens + 64,): padded at its end only."""
+        """Query plane, key plane, scalars (scale, factor, bound), bias padded at its end only."""
         count = self.q.groups * self.q.tokens * self.q.tokens + 64
         return [
             *plane("q", self.query_kind, self.q),
             *plane("k", self.key_kind, self.q),
+            ("scalars", (3,), "float32"),
             *([("bias", (count,), "float32")] if self.bias else []),
         ]
 
@@ -305,6 +310,14 @@ class BatchMatmul:
     def outputs(self) -> list[Tensor]:
         """The float product."""
         return [("y", (self.a.batch, self.a.tokens, self.b.tokens), "float32")]
+
+
+def spread_of(width: int, scale: float) -> int:
+    """Power of two that bounds ``max(x) - min(x)`` of scores ``x = dot * scale``, rounded or not.
+
+    Dot products lie in [-width, width]; scale is the product of all factors, finite.
+    """
+    return 1 << max(0, ceil(log2(max(1.0, 2.0 * width * abs(scale) * (1 + 2**-20)))))
 
 
 _SPECS = {

@@ -5,8 +5,6 @@ and row sums; quotients, bias and masks. Masks relative to the maximum over ever
 short list of candidates at the end.
 """
 
-import math
-
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
@@ -25,7 +23,7 @@ def kernel(spec: AttentionPlanes, profile: Profile) -> v.Expr:
     Raises
     ------
     ModelError
-        A ratio outside (0, 1], or a scale or factor that is not finite.
+        A ratio outside (0, 1].
     """
     _check(spec)
 
@@ -43,20 +41,14 @@ def _check(spec: AttentionPlanes) -> None:
                 f"attention planes: a mask has the ratio {ratio}, expected 0 < ratio <= 1. "
                 "Leave this attention in float."
             )
-    for factor in (spec.scale, spec.factor):
-        if factor is not None and not math.isfinite(factor):
-            raise ModelError(
-                f"attention planes: scores are multiplied by {factor}, expected a finite number. "
-                "Leave this attention in float."
-            )
 
 
 def _heads(spec: AttentionPlanes, profile: Profile, t: scores.Buffers) -> None:
     """All heads of all images, block by block."""
     q = spec.q
-    block, masks = Block(spec, profile, t), Masks(spec, t["masks"])
+    block, masks = Block(spec, profile, t), Masks(spec, t["masks"], v.bind(t["scalars"][2]))
     zeros = scores.flags(spec, t)
-    lookup = table.Table(spec) if table.applies(spec, profile) else None
+    lookup = table.Table(spec, t["scalars"]) if table.applies(spec, profile) else None
     with T.serial(q.batch) as batch, T.serial(q.groups) as head:
         at = scores.Head(batch, head, spec.query_kind, spec.key_kind)
         with T.serial(tiles.blocks(q.tokens)) as i:

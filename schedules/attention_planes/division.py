@@ -12,21 +12,15 @@ Divide = Callable[[v.Expr, int], v.Expr]  # (numerators, lanes) -> quotients
 
 # Numerators are above exp(-69) > 2**-100, so that the remainder x - q * s, a multiple of
 # 2**-48 * x, is exact, and quotients by sums below 2**24 are not denormal.
-LARGEST_EXPONENT = 69.0
+LARGEST_EXPONENT = 69
 
 
 def divide_by(spec: AttentionPlanes, profile: Profile, denominator: v.Expr) -> Divide:
     """Division of exponentials by ``denominator``, a bound scalar."""
-    if not (profile.has_fma and exponent_range(spec) <= LARGEST_EXPONENT):
+    if not (profile.has_fma and spec.spread <= LARGEST_EXPONENT):
         return lambda x, lanes: x / v.splat(denominator, lanes)
     reciprocal = v.bind(tirx.const(1.0, "float32") / denominator)
     return lambda x, lanes: markstein(x, denominator, reciprocal, lanes)
-
-
-def exponent_range(spec: AttentionPlanes) -> float:
-    """Bound of ``max(x) - x``: dot products lie in [-width, width]."""
-    factor = 1.0 if spec.factor is None else spec.factor
-    return 2.0 * spec.q.width * abs(spec.scale * factor) * (1 + 2**-20)
 
 
 def markstein(x: v.Expr, s: v.Expr, y: v.Expr, lanes: int) -> v.Expr:

@@ -29,8 +29,8 @@ def constant(value: float) -> v.Expr:
 class Masks:
     """The base mask and, where the spec has ratios, the list of candidates for the others."""
 
-    def __init__(self, spec: AttentionPlanes, masks: v.Buffer) -> None:
-        self.spec = spec
+    def __init__(self, spec: AttentionPlanes, masks: v.Buffer, bound: v.Expr) -> None:
+        self.spec, self.bound = spec, bound
         shape = spec.rows.packed_shape
         self.plane = product(shape)
         self.row = shape[2]
@@ -46,7 +46,7 @@ class Masks:
     def take(self, p: v.Expr, piece: Piece, word: v.Expr) -> None:
         """Write the base mask of one word's values; ``word`` is its place in a plane."""
         lanes, spec = piece.lanes, self.spec
-        bound = v.splat(constant(spec.bound), lanes)
+        bound = v.splat(self.bound, lanes)
         bits = v.bits_of(p > bound if spec.strict else p >= bound, lanes)
         v.put(self.flat, bits if lanes == WORD_BITS else T.cast(bits, "uint32"), word)
         if self.candidates is not None:

@@ -97,7 +97,9 @@ def _counted(signs: list[v.Expr], supports: list[v.Expr], lanes: int) -> list[v.
     return [support, support & differing]
 
 
-def scaled(spec: AttentionPlanes, products: v.Expr, lanes: int) -> v.Expr:
+def scaled(spec: AttentionPlanes, scalars: v.Buffer, products: v.Expr, lanes: int) -> v.Expr:
     """Float scores, rounded after each factor."""
-    x = v.rounded(T.cast(products, f"float32x{lanes}") * v.splat(spec.scale, lanes))
-    return x if spec.factor is None else v.rounded(x * v.splat(spec.factor, lanes))
+    x = T.cast(products, f"float32x{lanes}")
+    for i in range(spec.factors):
+        x = v.rounded(x * v.splat(scalars[i], lanes))
+    return x

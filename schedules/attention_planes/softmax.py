@@ -40,7 +40,11 @@ class Block:
 
             def emit(piece: Piece) -> None:
                 products = scores.dot(self.spec, self.profile, self.t, at, query, piece)
-                x = v.bind(piece.existing(scores.scaled(self.spec, products, piece.lanes), LOWEST))
+                x = v.bind(
+                    piece.existing(
+                        scores.scaled(self.spec, self.t["scalars"], products, piece.lanes), LOWEST
+                    )
+                )
                 v.store(self.values, x, r, piece.first, lanes=piece.lanes)
                 highest.take(x, piece.lanes)
 

@@ -23,16 +23,15 @@ MOST_SLOTS = 64
 
 def applies(spec: AttentionPlanes, profile: Profile) -> bool:
     """Whether heads whose planes hold no zeros may use the table."""
-    factor = 1.0 if spec.factor is None else spec.factor
     kinds = {scores.as_signs(spec.query_kind), scores.as_signs(spec.key_kind)}
-    increasing = spec.scale * factor > 0
-    return profile.has_avx512 and kinds == {Kind.SIGN} and increasing and spec.q.width <= MOST_SLOTS
+    fits = spec.increasing and spec.q.width <= MOST_SLOTS
+    return profile.has_avx512 and kinds == {Kind.SIGN} and fits
 
 
 class Table:
     """The table of a spec, filled at the start of the kernel."""
 
-    def __init__(self, spec: AttentionPlanes) -> None:
+    def __init__(self, spec: AttentionPlanes, scalars: v.Buffer) -> None:
         self.spec, self.width = spec, spec.q.width
         self.slots = 32 if self.width <= 32 else MOST_SLOTS
         self.shared = self.width == self.slots
@@ -41,7 +40,7 @@ class Table:
         for first in range(0, self.slots + HALF, HALF):
             counts = T.ramp(2 * first, 2, HALF)
             dots = v.splat(self.width, HALF, "int32") - counts
-            v.store(x, scores.scaled(spec, dots, HALF), first, lanes=HALF)
+            v.store(x, scores.scaled(spec, scalars, dots, HALF), first, lanes=HALF)
         self._fill(x, 0, 1)
         if self.shared:
             beyond = v.bind(v.load(x, self.slots, lanes=HALF) - v.splat(x[0], HALF))
