@@ -19,6 +19,8 @@ Producers = dict[Any, Expr]
 _CONVOLUTIONS = ("relax.nn.conv1d", "relax.nn.conv2d", "relax.nn.conv3d")
 _SCALINGS = ("relax.multiply", "relax.divide")
 _SUMS = ("relax.add", "relax.subtract")
+_PLANES = ("gsb.sign", "gsb.mask", "relax.sign")
+_COMPARISONS = ("relax.greater", "relax.greater_equal", "relax.less", "relax.less_equal")
 _MOST_LEVELS = 256  # what 8 bits can tell apart; beyond it a weight counts as float
 
 
@@ -181,22 +183,33 @@ def _scale_reason(affine: bool) -> str:
 
 
 def _is_affine(expr: Expr, producers: Producers) -> bool | None:
-    """Whether a superposed tensor has a constant term; None where the tensor is not superposed."""
+    """Whether a superposed tensor has a constant term; None where the tensor is not superposed.
+
+    What did not become part of a product still has its spelling from the model.
+    """
     value = producers.get(expr)
     if isinstance(value, relax.TupleGetItem):
         return _is_affine(value.tuple_value, producers)
-    if any(is_call(value, name) for name in ("gsb.sign", "gsb.mask")):
+    name = getattr(getattr(value, "op", None), "name", "")
+    if name in _PLANES:
         return False
-    if value is None or not any(is_call(value, name) for name in (*VIEWS, *_SCALINGS, *_SUMS)):
-        return None
-    if any(is_call(value, name) for name in VIEWS):
+    if name == "relax.astype":
+        return False if _is_comparison(value.args[0], producers) else None
+    if name == "relax.where":
+        return True if _is_comparison(value.args[0], producers) else None
+    if name in VIEWS:
         return _is_affine(value.args[0], producers)
+    if name not in (*_SCALINGS, *_SUMS):
+        return None
     live = [arg for arg in value.args if constant(arg) is None]
     sides = [_is_affine(arg, producers) for arg in live]
     if not sides or None in sides:
         return None
-    is_shift = len(live) == 1 and any(is_call(value, name) for name in _SUMS)
-    return is_shift or any(sides)
+    return (len(live) == 1 and name in _SUMS) or any(sides)
+
+
+def _is_comparison(expr: Expr, producers: Producers) -> bool:
+    return any(is_call(producers.get(expr), name) for name in _COMPARISONS)
 
 
 def _convolution_row(var: Any, call: Expr) -> Row:
