@@ -118,6 +118,7 @@ def test_any_shape(level: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("level", LEVELS)
 def test_any_shape_at_length(level: str) -> None:
     needs(LEVELS[level])
