@@ -187,7 +187,7 @@ def _is_affine(expr: Expr, producers: Producers) -> bool | None:
 
     What did not become part of a product still has its spelling from the model.
     """
-    value = producers.get(expr)
+    value: Any = producers.get(expr)
     if isinstance(value, relax.TupleGetItem):
         return _is_affine(value.tuple_value, producers)
     name = getattr(getattr(value, "op", None), "name", "")
