@@ -32,6 +32,8 @@ _SHARED = (
     "-Wl,--build-id=none",
     "-Wl,--strip-debug",
     "-Wl,-z,noexecstack",
+    # Some compilers bind all symbols at load, before the runtime that has them need be there.
+    "-Wl,-z,lazy",
 )
 
 
@@ -122,7 +124,10 @@ def link_program(profile: Profile, files: Sequence[Path], out: Path, folder: Pat
     """
     tools = [tool for tool in find(profile) if tool.program]
     if not tools:
-        raise ToolchainError(missing(profile))
+        raise ToolchainError(
+            f"no C compiler for {profile.mtriple} is installed. Install {profile.mtriple}-gcc, "
+            "or ziglang (pip install ziglang)."
+        )
     failures = []
     for tool in tools:
         options = ["-std=c11", "-O1", "-static", "-Wl,--build-id=none"]
@@ -170,7 +175,7 @@ def _shared_command(
     if tool.program:
         return [*tool.command, *_SHARED, "-o", str(out), *parts, "-lm"]
     stubs = [str(_stub(profile, tool, name, out.parent)) for name in ("libm.so.6", "libc.so.6")]
-    options = ["-shared", "--build-id=none", "--strip-debug", "-z", "noexecstack"]
+    options = ["-shared", "--build-id=none", "--strip-debug", "-z", "noexecstack", "-z", "lazy"]
     return [*tool.command, *options, "-o", str(out), *parts, *stubs]
 
 

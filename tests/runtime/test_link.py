@@ -39,6 +39,15 @@ def test_each_linker_of_the_host(
     path = tmp_path / "m.so"
     path.write_bytes(meta.seal(library))
     assert load(path)(*popcount.inputs).shape == (16, 10)
+    assert binds_lazily(library)
+
+
+def binds_lazily(library: bytes) -> bool:
+    """Whether symbols of the runtime are looked up when they are needed."""
+    tags = list(ELFFile(io.BytesIO(library)).get_section_by_name(".dynamic").iter_tags())
+    flags = {"DT_FLAGS": 8, "DT_FLAGS_1": 1}  # DF_BIND_NOW, DF_1_NOW
+    now = any(t.entry.d_val & flags.get(t.entry.d_tag, 0) for t in tags)
+    return not now and all(t.entry.d_tag != "DT_BIND_NOW" for t in tags)
 
 
 @pytest.mark.slow
@@ -50,6 +59,7 @@ def test_ziglang_links(popcount, popcount_code: Code, native, tmp_path: Path, mo
     path = tmp_path / "m.so"
     path.write_bytes(meta.seal(library))
     assert load(path)(*popcount.inputs).shape == (16, 10)
+    assert binds_lazily(library)
 
 
 def test_cross_linkers_keep_the_machine(a72, tmp_path: Path, monkeypatch) -> None:
@@ -143,7 +153,7 @@ def test_a_linker_that_cannot_start(native, tmp_path: Path, monkeypatch) -> None
 def test_programs_need_a_compiler(native, tmp_path: Path, monkeypatch) -> None:
     host = find(native)[:1]
     monkeypatch.setattr(link, "find", lambda _: [Toolchain("ld.lld", ("ld.lld",), ())])
-    with pytest.raises(ToolchainError):
+    with pytest.raises(ToolchainError, match=r"no C compiler for x86_64-linux-gnu is installed\."):
         link_program(native, [], tmp_path / "p", tmp_path)
     monkeypatch.setattr(link, "find", lambda _: host)
     source = tmp_path / "p.c"

@@ -6,6 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+import tvm_ffi
 
 from gsb_tvm.dialect.errors import ArtefactError, UsageError
 from gsb_tvm.runtime import metadata as meta
@@ -161,6 +162,13 @@ def test_threads_create_one_machine_each(artefact: Artefact, popcount) -> None:
     thread.join()
     assert mains[0] is mains[1]
     assert mains[0] is not mains[2]
+
+
+def test_an_error_inside_a_kernel_reaches_the_caller(artefact: Artefact) -> None:
+    kernel = load(artefact.path)._library.get_function("popmm", query_imports=True)
+    bad = tvm_ffi.from_dlpack(np.zeros((3, 3), np.uint32))
+    with pytest.raises(Exception, match="popmm"):
+        kernel(bad, bad, bad)
 
 
 def test_save_and_load_again(module: Module, popcount, tmp_path: Path) -> None:
