@@ -78,10 +78,10 @@ def _bind(graph: Graph, builder: Any, node: Node, values: dict[str, Any]) -> Any
 
 def _operand(graph: Graph, values: dict[str, Any], name: str) -> Any:
     if name not in values:
-        # C order and own memory: Relax keeps a reference.
-        values[name] = relax.const(
-            np.ascontiguousarray(graph.constants[name]).reshape(graph.constants[name].shape)
-        )
+        array = graph.constants[name]
+        # In C order; without a dtype, relax.const narrows int64.
+        packed = np.ascontiguousarray(array).reshape(array.shape)
+        values[name] = relax.const(packed, array.dtype.name)
     return values[name]
 
 

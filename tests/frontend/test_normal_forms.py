@@ -192,6 +192,10 @@ CASES = {
         lambda g, x: g("Resize", x, "", "", ints(2, 6, 16, 40), mode="nearest"),
         ["reshape", "broadcast_to", "reshape"],
     ),
+    "choice of integers": (
+        lambda g, x: number(g, g("Where", mask(g, x, 0), np.int64(0), np.int64(1))),
+        ["greater", "where", "astype"],
+    ),
     "where": (lambda g, x: g("Where", mask(g, x, 0), x, scalar(0.25)), ["greater", "where"]),
 }  # fmt: skip
 
