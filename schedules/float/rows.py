@@ -16,7 +16,7 @@ from gsb_tvm.schedules.float.stages import Stage, calls, divides, loads, nodes, 
 from gsb_tvm.schedules.vector import Buffer, local, workspace
 from gsb_tvm.targets.profile import Profile
 
-_LOCAL_ELEMENTS = 1024  # 4 kB of stack
+_LOCAL_ELEMENTS = 256  # 1 kB: what local() keeps on the stack
 _REPEATED_NODES = 64  # what is read n times and inlined grows n-fold at every stage
 _CHEAP_CALLS = {"if_then_else", "fabs"}
 

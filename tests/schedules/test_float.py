@@ -349,6 +349,19 @@ def test_leaves_alone_what_it_cannot_read(level: Profile) -> None:
     assert schedule(dynamic, level) is None
 
 
+def test_keeps_every_output(level: Profile) -> None:
+    """A product and its doubled form, both outputs of one PrimFunc."""
+    x, y = te.placeholder((7, 24), name="x"), te.placeholder((24, 9), name="y")
+    total = topi.matmul(x, y)
+    func = te.create_prim_func([x, y, total, topi.add(total, total)])
+    a, b = np.ones((7, 24), np.float32), np.full((24, 9), 2, np.float32)
+    outputs = [tvm.runtime.tensor(np.zeros((7, 9), np.float32)) for _ in range(2)]
+    library = _compile(schedule(func, level), level)
+    library["main"](tvm.runtime.tensor(a), tvm.runtime.tensor(b), *outputs)
+    np.testing.assert_array_equal(outputs[0].numpy(), a @ b)
+    np.testing.assert_array_equal(outputs[1].numpy(), 2 * (a @ b))
+
+
 @pytest.mark.parametrize("registers", [16, 32])
 @pytest.mark.parametrize("height", [1, 2, 7, 196, 198, 384])
 @pytest.mark.parametrize("vectors", [1, 2, 13, 24, 63, 96])

@@ -1,0 +1,207 @@
+"""The loops of a matrix product: panels of columns, register tiles of sums."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from math import prod
+from typing import Any
+
+from tvm import tirx
+from tvm.ir import TensorLoad
+from tvm.script.ir_builder import tirx as T
+
+from gsb_tvm.schedules.float.expressions import Scope, index
+from gsb_tvm.schedules.float.loops import nest, vectors
+from gsb_tvm.schedules.float.roles import Product
+from gsb_tvm.schedules.float.stages import Axis, Stage
+from gsb_tvm.schedules.float.tiles import fitting_lanes, product_tile
+from gsb_tvm.schedules.vector import Buffer, Expr, bind, load, local, splat, store, workspace
+from gsb_tvm.targets.profile import Profile
+
+
+class Writer:
+    """Writes one product and what follows it element by element."""
+
+    def __init__(
+        self,
+        product: Product,
+        scope: Scope,
+        buffers: dict[Any, Buffer],
+        profile: Profile,
+        last: Stage | None,
+        *,
+        long: bool = False,
+    ) -> None:
+        self._p = product
+        self._scope = scope
+        self._last = last
+        self._long = long
+        self._out = buffers[(last or product.stage).buffer]
+        self._rows = prod(axis.extent for axis in product.m)
+        self._columns = prod(axis.extent for axis in product.n)
+        self._depth = prod(axis.extent for axis in product.k)
+        self._lanes = fitting_lanes(self._columns, profile.lanes)
+        registers = 32 if profile.has_avx512 or profile.has_neon else 16
+        self._vectors = -(-self._columns // self._lanes)
+        self._tile = product_tile(self._rows, self._vectors, registers)
+
+    def emit(self) -> None:
+        """Write the loops."""
+        p, (height, width) = self._p, self._tile
+        whole, rest = divmod(self._vectors, width)
+        self._a_matrix = None if _in_place(p.a) else self._matrix(self._rows, self._depth)
+        long = [axis for axis in p.n if axis.extent > 1]
+        self._b_matrix = None if len(long) == 1 else self._matrix(self._depth, self._columns)
+        self._panel = (
+            workspace((self._depth, width, self._lanes), "float32") if self._rows > height else None
+        )
+        self._sums = workspace((height, width, self._lanes), "float32") if self._long else None
+        with nest(p.batch) as at:
+            self._batch = dict(zip((axis.var for axis in p.batch), at, strict=True))
+            if self._a_matrix is not None:
+                self._fill(self._a_matrix, p.m, p.k, self._at(p.a))
+            if self._b_matrix is not None:
+                self._fill(self._b_matrix, p.k, p.n, self._at(p.b))
+            if whole:
+                with T.serial(index(0), index(whole)) as tile:
+                    self._columns_tile(tile * index(width), width)
+            if rest:
+                self._columns_tile(index(whole * width), rest)
+
+    def _matrix(self, rows: int, columns: int) -> Buffer:
+        return workspace((rows, columns), "float32")
+
+    def _at(self, factor: Expr) -> Callable[[dict[Any, Expr]], Expr]:
+        return lambda env: self._scope.evaluate(factor, {**self._batch, **env})
+
+    def _fill(
+        self,
+        matrix: Buffer,
+        rows: Sequence[Axis],
+        columns: Sequence[Axis],
+        factor: Callable[[dict[Any, Expr]], Expr],
+    ) -> None:
+        """Write ``factor`` out as a matrix, in vectors along the last of ``columns``."""
+        *outer, last = columns
+        lanes = fitting_lanes(last.extent, self._lanes)
+        with nest([*rows, *outer]) as at, vectors(last.extent, lanes) as start:
+            row, column = at[: len(rows)], [*at[len(rows) :], start]
+            with T.vectorized(index(0), index(lanes)) as lane:
+                env = _env([*rows, *outer], at) | {last.var: start + lane}
+                place = [_flat(rows, row), _flat(columns, column) + lane]
+                T.buffer_store(matrix, factor(env), place)
+
+    def _starts(self, first: Expr, width: int) -> list[Expr]:
+        """First column of each vector of a tile."""
+        starts = [(first + index(v)) * index(self._lanes) for v in range(width)]
+        if self._columns % self._lanes == 0:
+            return starts
+        return [bind(T.min(start, index(self._columns - self._lanes))) for start in starts]
+
+    def _columns_tile(self, first: Expr, width: int) -> None:
+        """All rows of ``width`` vectors of columns."""
+        starts = self._starts(first, width)
+        if self._panel is not None:
+            with self._deep() as (k, env):
+                for v, start in enumerate(starts):
+                    with T.vectorized(index(0), index(self._lanes)) as lane:
+                        T.buffer_store(self._panel, self._b(k, env, start + lane), [k, v, lane])
+        with vectors(self._rows, self._tile[0]) as row:
+            self._register_tile(row, starts)
+
+    @contextmanager
+    def _deep(self) -> Iterator[tuple[Expr, dict[Any, Expr]]]:
+        """Loops over k: its flat index and its coordinates."""
+        with nest(self._p.k) as at:
+            yield bind(_flat(self._p.k, at)), _env(self._p.k, at)
+
+    def _b(self, k: Expr, env: dict[Any, Expr], column: Expr) -> Expr:
+        if self._b_matrix is not None:
+            return self._b_matrix[k, column]
+        return self._at(self._p.b)({**env, **_split(self._p.n, column)})
+
+    def _a(self, k: Expr, env: dict[Any, Expr], row: Expr) -> Expr:
+        if self._a_matrix is not None:
+            return self._a_matrix[row, k]
+        return self._at(self._p.a)({**env, **_split(self._p.m, row)})
+
+    def _register_tile(self, row: Expr, starts: Sequence[Expr]) -> None:
+        height, lanes = self._tile[0], self._lanes
+        # One buffer per row: small ones stay on the stack, where LLVM makes them registers.
+        acc = [local((len(starts), lanes), "float32") for _ in range(height)]
+        tile = [(i, v) for i in range(height) for v in range(len(starts))]
+        for i, v in tile:
+            store(acc[i], splat(0.0, lanes), v, 0, lanes=lanes)
+        columns = local((len(starts), lanes), "float32")
+        with self._deep() as (k, env):
+            self._load_columns(columns, k, env, starts)
+            for i in range(height):
+                a = bind(splat(self._a(k, env, row + index(i)), lanes))
+                for v in range(len(starts)):
+                    term = a * load(columns, v, 0, lanes=lanes)
+                    store(acc[i], load(acc[i], v, 0, lanes=lanes) + term, v, 0, lanes=lanes)
+        if self._sums is None:
+            for i, v in tile:
+                self._finish(_lane_of(acc[i], v), row + index(i), starts[v])
+            return
+        # Sums leave the registers, so that long code stands once and not once per row.
+        sums = self._sums
+        for i, v in tile:
+            store(sums, load(acc[i], v, 0, lanes=lanes), i, v, 0, lanes=lanes)
+        with T.serial(index(0), index(height)) as r:
+            for v, start in enumerate(starts):
+                self._finish(_lane_of(sums, r, v), row + r, start)
+
+    def _load_columns(
+        self, columns: Buffer, k: Expr, env: dict[Any, Expr], starts: Sequence[Expr]
+    ) -> None:
+        for v, start in enumerate(starts):
+            with T.vectorized(index(0), index(self._lanes)) as lane:
+                if self._panel is None:
+                    value = self._b(k, env, start + lane)
+                else:
+                    value = self._panel[k, v, lane]
+                T.buffer_store(columns, value, [v, lane])
+
+    def _finish(self, total: Callable[[Expr], Expr], row: Expr, start: Expr) -> None:
+        """Apply what follows the product to one vector of sums, and store it."""
+        p = self._p
+        with T.vectorized(index(0), index(self._lanes)) as lane:
+            env = {**self._batch, **_split(p.m, row), **_split(p.n, start + lane)}
+            at = [env.get(axis.var, index(0)) for axis in p.stage.axes]
+            if self._last is None:
+                T.buffer_store(self._out, total(lane), at)
+            else:
+                self._scope.sources[p.stage.buffer] = lambda _: total(lane)
+                T.buffer_store(self._out, self._scope.value(self._last, at), at)
+
+
+def _lane_of(buffer: Buffer, *at: Any) -> Callable[[Expr], Expr]:
+    """What is in a lane of the vector of ``buffer`` at ``at``."""
+    return lambda lane: buffer[(*at, lane)]
+
+
+def _in_place(factor: Expr) -> bool:
+    return isinstance(factor, TensorLoad)
+
+
+def _env(axes: Sequence[Axis], at: Sequence[Expr]) -> dict[Any, Expr]:
+    return {axis.var: i for axis, i in zip(axes, at, strict=True)}
+
+
+def _flat(axes: Sequence[Axis], at: Sequence[Expr]) -> Expr:
+    """Row-major position of coordinates ``at``."""
+    total = index(0)
+    for axis, i in zip(axes, at, strict=True):
+        total = total * index(axis.extent) + i
+    return total
+
+
+def _split(axes: Sequence[Axis], position: Expr) -> dict[Any, Expr]:
+    """Coordinates of a row-major position: inverse of :func:`_flat`."""
+    env = {}
+    step = prod(axis.extent for axis in axes)
+    for number, axis in enumerate(axes):
+        step //= axis.extent
+        value = position if step == 1 else tirx.floordiv(position, index(step))
+        env[axis.var] = value if number == 0 else tirx.floormod(value, index(axis.extent))
+    return env
