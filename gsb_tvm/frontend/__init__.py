@@ -61,7 +61,9 @@ Masked assignment (torch.export's NonZero and ScatterND) is ``where(mask, const,
 Further: Clip with one bound is maximum or minimum; Split is strided slices; batch norm is
 multiply · add with one constant a channel; PRelu and LeakyRelu are where(x < 0, x·slope, x); x² is
 multiply(x, x); Conv has no bias operand; L1 and L2 norms are abs or multiply, sum, sqrt;
-GlobalAveragePool is mean; Gather with a live or a long index is take.
+GlobalAveragePool is mean; Gather with a live or a long index is take; a cast choice between two
+constants is ``where`` of cast constants; instance norm is spelt out; nearest Resize by whole
+factors is reshape · broadcast_to · reshape; Pad is concat with constants.
 
 Exactness: elementwise steps on constants are folded in float32 in the graph's order; sums, means
 and norms of weights and scalar arithmetic on them in float64, rounded once where they meet a

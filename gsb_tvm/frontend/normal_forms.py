@@ -65,7 +65,22 @@ def _cast(rw: Rewriter, node: Node) -> str | None:
     if rw.type(node.inputs[0]).dtype == rw.type(node.output).dtype:
         return node.inputs[0]
     node.op, node.inputs, node.attrs = "Cast", node.inputs[:1], {}
-    return None
+    return _cast_choice(rw, node)
+
+
+def _cast_choice(rw: Rewriter, node: Node) -> str | None:
+    """Cast of a choice between two constants is a choice between the cast constants."""
+    choice = rw.producer(node.inputs[0])
+    if choice is None or choice.op != "Where":
+        return None
+    branches = [rw.graph.value(name) for name in choice.inputs[1:]]
+    type_ = rw.type(node.output)
+    cast = [
+        rw.graph.add_constant(array.astype(type_.dtype)) for array in branches if array is not None
+    ]
+    if len(cast) < 2:
+        return None
+    return rw.emit("Where", [choice.inputs[0], *cast], type_, node)
 
 
 def _clip(rw: Rewriter, node: Node) -> str | None:

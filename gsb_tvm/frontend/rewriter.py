@@ -12,6 +12,8 @@ class Rewriter:
         self.graph = graph
         self.nodes: list[Node] = []
         self.alias: dict[str, str] = {}
+        self._producers: dict[str, Node] = {}
+        self._indexed = 0
 
     def emit(self, op: str, inputs: list[str], type_: Type, origin: Node, **attrs: object) -> str:
         """Add a node of the given type and return the name of its output."""
@@ -23,6 +25,13 @@ class Rewriter:
     def type(self, name: str) -> Type:
         """Return the type of a value."""
         return self.graph.types[name]
+
+    def producer(self, name: str) -> Node | None:
+        """Return the node, already in normal form, that computes a value."""
+        for node in self.nodes[self._indexed :]:
+            self._producers[node.output] = node
+        self._indexed = len(self.nodes)
+        return self._producers.get(name)
 
     def operands(self, node: Node) -> list[Array | None]:
         """Return the constants among a node's inputs."""

@@ -8,6 +8,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
+from gsb_tvm.dialect.errors import ModelError
 from gsb_tvm.frontend.graph import Graph, Node, Type
 from gsb_tvm.frontend.messages import first_sentence
 
@@ -49,12 +50,27 @@ def to_relax(graph: Graph) -> tvm.IRModule:
 
 
 def _refuse_unknown(graph: Graph) -> None:
+    known = {*graph.inputs, *graph.constants}
     for node in graph.nodes:
+        known.add(node.output)
+        missing = next((name for name in node.inputs if name not in known), None)
+        if missing is not None:
+            raise graph.error(
+                node,
+                f'it reads "{missing}", a further output of an operator of which only the first '
+                "is handled. Export the model without it.",
+            )
         if node.domain or node.op not in _TABLE:
             raise graph.error(
                 node,
                 f"the operator {node.op} is not handled. Rewrite the model without it, or export "
                 "it with an opset or exporter that splits it into elementary operators.",
+            )
+    for name, output in zip(graph.output_names, graph.outputs, strict=True):
+        if output not in known:
+            raise ModelError(
+                f'{graph.name}, output "{name}": it is a further output of an operator of which '
+                "only the first is handled. Export the model without it."
             )
 
 

@@ -229,8 +229,20 @@ BAD = {
     ),
     "reshape to another size": lambda: node("Reshape", ints(4, 2)),
     "division by zero in a shape": lambda: _zero_division(),
+    "second output as an output": lambda: _second_output(False),
+    "second output as an input": lambda: _second_output(True),
+    "uneven resize": lambda: node("Resize", "", np.ones(2) * 1.5, shape=(4, 4), mode="nearest"),
+    "padding by reflection": lambda: node("Pad", ints(1, 1, 1, 1), mode="reflect"),
     "too large": lambda: (tiny_gsb(), {"max_bytes": 1000}),
 }
+
+
+def _second_output(used):
+    g = Sketch()
+    x = g.input("x", [1, 1, 4, 4])
+    _, index = g("MaxPool", x, kernel_shape=[2, 2], outputs=2, name="it")
+    g.output(g("Neg", index, name="reader") if used else index, element=TensorProto.INT64)
+    return g.model()
 
 
 def _double_inside():

@@ -194,7 +194,11 @@ CASES = {
     ),
     "choice of integers": (
         lambda g, x: number(g, g("Where", mask(g, x, 0), np.int64(0), np.int64(1))),
-        ["greater", "where", "astype"],
+        ["greater", "where"],
+    ),
+    "integers": (
+        lambda g, x: number(g, g("Add", g("Cast", x, to=onnx.TensorProto.INT64), np.int64(3))),
+        ["astype", "add", "astype"],
     ),
     "where": (lambda g, x: g("Where", mask(g, x, 0), x, scalar(0.25)), ["greater", "where"]),
 }  # fmt: skip
