@@ -196,7 +196,7 @@ def as_input(value: Any, spec: meta.Tensor) -> Array:
             f'input "{spec.name}" has shape {array.shape}, expected {spec.shape}. '
             "Compile the model for another batch or image size if that is what you need."
         )
-    return np.ascontiguousarray(array)
+    return np.asarray(array, order="C")
 
 
 def _as_array(value: Any, name: str) -> Array:

@@ -72,6 +72,32 @@ class Views:
         return gv
 
 
+@I.ir_module
+class Kinds:
+    """Booleans, halves, bytes, and tensors without an extent."""
+
+    @R.function
+    def main(
+        b: R.Tensor((4,), "bool"),
+        h: R.Tensor((4,), "float16"),
+        z: R.Tensor((), "float32"),
+        i: R.Tensor((4,), "int8"),
+    ) -> R.Tuple(
+        R.Tensor((4,), "float32"),
+        R.Tensor((4,), "bool"),
+        R.Tensor((4,), "int8"),
+        R.Tensor((), "float32"),
+    ):
+        with R.dataflow():
+            y = R.where(b, R.astype(h, "float32"), z)
+            k = R.logical_not(b)
+            q = R.add(i, i)
+            w = R.add(z, z)
+            gv = (y, k, q, w)
+            R.output(gv)
+        return gv
+
+
 @dataclass(frozen=True)
 class Case:
     """A module with inputs and the outputs NumPy expects."""
@@ -117,6 +143,14 @@ def views() -> Case:
     i = np.array([3, 1])
     y = x + x
     return Case(Views, [x, i], [y.reshape(256) + 1, y[2:] * y[:2], i], ("z", "w", "same"))
+
+
+@pytest.fixture(scope="session")
+def kinds() -> Case:
+    b, h = np.array([1, 0, 1, 0], bool), np.arange(4, dtype=np.float16)
+    z, i = np.array(7, np.float32), np.array([1, -2, 3, 4], np.int8)
+    outputs = [np.array([0, 7, 2, 7], np.float32), ~b, i * 2, np.array(14, np.float32)]
+    return Case(Kinds, [b, h, z, i], outputs, ("y", "k", "q", "w"))
 
 
 @pytest.fixture(scope="session")

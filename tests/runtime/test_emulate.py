@@ -21,7 +21,7 @@ needs_qemu = pytest.mark.skipif(
 )
 
 
-@pytest.mark.parametrize("name", ["popcount", "views"])
+@pytest.mark.parametrize("name", ["popcount", "views", "kinds"])
 def test_the_c_form_equals_the_virtual_machine(name, request, native, tmp_path: Path) -> None:
     case = request.getfixturevalue(name)
     metadata = case.metadata(native)
@@ -35,7 +35,7 @@ def test_the_c_form_equals_the_virtual_machine(name, request, native, tmp_path: 
 
 
 @needs_qemu
-@pytest.mark.parametrize("name", ["popcount", "views"])
+@pytest.mark.parametrize("name", ["popcount", "views", "kinds"])
 @pytest.mark.parametrize("cpu", ["cortex-a72", "cortex-a53"])
 def test_foreign_code_gives_the_reference(name, cpu: str, request) -> None:
     case, profile = request.getfixturevalue(name), resolve(f"llvm -mcpu={cpu}")

@@ -37,6 +37,13 @@ def test_several_outputs_come_by_name(several: Module, views) -> None:
         assert got.dtype == expected.dtype
 
 
+def test_all_kinds_of_tensors(kinds, native, tmp_path: Path) -> None:
+    module = load(build(kinds.module, native, tmp_path / "m.so", kinds.metadata(native)).path)
+    for got, expected in zip(module(*kinds.inputs).values(), kinds.outputs, strict=True):
+        np.testing.assert_array_equal(got, expected)
+        assert (got.dtype, got.shape) == (expected.dtype, expected.shape)
+
+
 def test_outputs_are_the_callers_own(several: Module, views) -> None:
     first = several(*views.inputs)
     kept = first["z"].copy()
