@@ -40,8 +40,11 @@ class Superposed:
 
     @property
     def is_mask_sum(self) -> bool:
-        """Whether every plane is a mask with positive scale and there is no constant."""
-        masks = all(t.kind is Kind.MASK and (t.scale > 0).all() for t in self.terms)
+        """Whether every plane is a mask, its scale at least 1, and there is no constant.
+
+        A float times such a sum is 0 only where the float or every mask is 0: no underflow.
+        """
+        masks = all(t.kind is Kind.MASK and (t.scale >= 1).all() for t in self.terms)
         return masks and not self.constant.any()
 
     @property
@@ -130,5 +133,7 @@ def binary_weight(matrix: Floats) -> BinaryWeight | None:
     if (high == low).all():
         scale = high
     else:
-        scale = np.nanmedian(np.where(nonzero, magnitude, np.nan), axis=0).astype(np.float32)
+        # A column of zeros has scale 0, whatever the median of nothing is.
+        levels = np.where(nonzero | (high == 0), magnitude, np.nan)
+        scale = np.nanmedian(levels, axis=0).astype(np.float32)
     return BinaryWeight(matrix > 0, None if nonzero.all() else nonzero, scale)
