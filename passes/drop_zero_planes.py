@@ -11,7 +11,6 @@ from tvm.ir.transform import Pass
 from gsb_tvm.dialect import ops
 from gsb_tvm.dialect.ops import is_call, is_packed, spec_of
 from gsb_tvm.dialect.specs import Dense, Kind, Tensor
-from gsb_tvm.passes.fold_thresholds import EMPTY
 from gsb_tvm.passes.rewriting import Expr, Graph, payload, rewrite_pass
 
 
@@ -82,7 +81,7 @@ def _without_zeros(value: Expr) -> Expr | None:
     if spec.thresholds is None or spec.thresholds.kind is not Kind.MASKED:
         return None
     low, width = (payload(arg) for arg in value.args[-2:])
-    reachable = low != EMPTY
+    reachable = low != np.iinfo(low.dtype).max
     if spec.activation is Kind.SIGN and spec.weight is Kind.SIGN:
         wrong_parity = (low.astype(np.int64) - spec.rows.features) % 2 == 1
         reachable &= ~(wrong_parity & (width == 0))

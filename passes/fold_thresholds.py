@@ -23,7 +23,7 @@ from gsb_tvm.passes.elementwise import elementwise_source, evaluate
 from gsb_tvm.passes.rewriting import Expr, Graph, literal, payload, rewrite_pass
 
 Array = npt.NDArray[Any]
-EMPTY = np.iinfo(np.int32).max
+EMPTY = np.iinfo(np.int32).max  # becomes the largest number of the thresholds' type
 
 
 def FoldThresholds() -> Pass:
@@ -68,8 +68,8 @@ def _run_steps(dense: Dense, call: Expr, dots: Array) -> Floats:
     y = np.repeat(dots.astype(np.float32)[:, None], dense.columns, axis=1)
     operands = call.args[len(call.args) - len(dense.steps) :]
     for step, operand in zip(dense.steps, operands, strict=True):
-        vector = payload(operand)
-        y = y * vector[: dense.columns] if step.op == "mul" else y + vector[: dense.columns]
+        vector = payload(operand)[: dense.columns]
+        y = y * vector if step.op == "mul" else y + vector
     return y
 
 
@@ -132,7 +132,17 @@ def _threshold_arrays(
 
     flips = np.packbits(column(flip.astype(bool), 0), bitorder="little").view(np.uint32)
     assert flips.size == out.padded_columns // WORD_BITS
-    arrays = [column(bits[0], EMPTY), column(bits[1], 0), flips]
-    if zeros is not None:
-        arrays += [column(zeros[0], EMPTY), column(zeros[1], 0)]
-    return [literal(array) for array in arrays]
+    sides = [bits] if zeros is None else [bits, zeros]
+    arrays = [
+        narrowed
+        for low, width in sides
+        for narrowed in _narrowed(out, column(low, EMPTY), column(width, 0))
+    ]
+    return [literal(array) for array in (*arrays[:2], flips, *arrays[2:])]
+
+
+def _narrowed(out: Dense, low: Array, width: Array) -> tuple[Array, Array]:
+    """Bounds in the type of the layer's thresholds."""
+    bits = out.threshold_bits
+    low = np.minimum(low, np.iinfo(f"int{bits}").max)
+    return low.astype(f"int{bits}"), width.astype(f"uint{bits}")

@@ -2,13 +2,12 @@
 
 from dataclasses import replace
 
-import numpy as np
 from tvm.ir.transform import Pass
 
 from gsb_tvm.dialect import ops
 from gsb_tvm.dialect.ops import is_call, shape_of, spec_of
 from gsb_tvm.dialect.specs import Operand, Step
-from gsb_tvm.passes.packing import column_vector
+from gsb_tvm.passes.packing import step_operand
 from gsb_tvm.passes.rewriting import Expr, Graph, constant, literal, rewrite_pass
 
 _OPS = {"relax.add": "add", "relax.multiply": "mul"}
@@ -43,11 +42,9 @@ def _fuse(value: Expr, graph: Graph) -> Expr | None:
         if array is None and shape_of(other) == shape_of(y):
             steps = (*spec.steps, Step(step, Operand.TENSOR))
             return ops.packed(replace(spec, steps=steps), [*call.args, other])
-        vector = None if array is None else column_vector(array, spec.columns)
-        if vector is None:
+        operand = None if array is None else step_operand(array, spec)
+        if operand is None:
             continue
-        padded = np.zeros(spec.padded_columns, dtype=np.float32)
-        padded[: spec.columns] = vector
-        steps = (*spec.steps, Step(step, Operand.COLUMN))
-        return ops.packed(replace(spec, steps=steps), [*call.args, literal(padded)])
+        steps = (*spec.steps, Step(step, operand[0]))
+        return ops.packed(replace(spec, steps=steps), [*call.args, literal(operand[1])])
     return None

@@ -1,16 +1,22 @@
 """Turn products with binary constant weights into packed dense layers."""
 
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from tvm import relax
 from tvm.ir.transform import Pass
 
 from gsb_tvm.dialect import ops
 from gsb_tvm.dialect.bits import Rows, pack_weight
 from gsb_tvm.dialect.ops import is_call, shape_of
-from gsb_tvm.dialect.specs import Dense, Kind, Operand, Step
-from gsb_tvm.passes.packing import binarize, column_vector, plane_source, product_scale
+from gsb_tvm.dialect.specs import Dense, Kind, Step
+from gsb_tvm.passes.packing import (
+    binarize,
+    column_vector,
+    plane_source,
+    product_scale,
+    step_operand,
+)
 from gsb_tvm.passes.rewriting import (
     Expr,
     Graph,
@@ -58,8 +64,10 @@ def _pack(value: Expr, graph: Graph, tile: int) -> Expr | None:
     for source, row in zip(sources, vectors, strict=True):
         assert source is not None
         rows = _rows(source.x, batch, tokens, shape[-1], graph)
-        x = graph.emit(relax.op.reshape(source.x, (batch, tokens, shape[-1])))
-        tensors = binarize(source, source.x if len(shape) == 3 else x, rows, graph)
+        x = source.x
+        if len(shape) == 2:
+            x = graph.emit(relax.op.reshape(x, (batch, tokens, shape[-1])))
+        tensors = binarize(source, x, rows, graph)
         for weight, vector in zip(weights, row, strict=True):
             y = _dense(source.compare.kind, tensors, weight, vector, rows, tile)
             total = (
@@ -84,17 +92,12 @@ def _dense(
 ) -> Expr:
     signs = payload(weight)
     has_zeros = bool((signs == 0).any())
-    spec = Dense(
-        rows,
-        kind,
-        Kind.MASKED if has_zeros else Kind.SIGN,
-        signs.shape[1],
-        tile,
-        (Step("mul", Operand.COLUMN),),
-    )
+    weight_kind = Kind.MASKED if has_zeros else Kind.SIGN
+    spec = Dense(rows, kind, weight_kind, signs.shape[1], tile)
+    step = step_operand(scale, spec)
+    assert step is not None
+    spec = replace(spec, steps=(Step("mul", step[0]),))
     packed = [literal(pack_weight(signs.T > 0, groups=rows.groups, column_tile=tile))]
     if has_zeros:
         packed.append(literal(pack_weight(signs.T != 0, groups=rows.groups, column_tile=tile)))
-    padded = np.zeros(spec.padded_columns, dtype=np.float32)
-    padded[: spec.columns] = scale
-    return ops.packed(spec, [*tensors, *packed, literal(padded)])
+    return ops.packed(spec, [*tensors, *packed, literal(step[1])])

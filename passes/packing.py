@@ -9,7 +9,7 @@ from tvm import relax
 from gsb_tvm.dialect import ops
 from gsb_tvm.dialect.bits import Floats, Rows
 from gsb_tvm.dialect.ops import is_call, shape_of
-from gsb_tvm.dialect.specs import Binarize, Compare, Kind
+from gsb_tvm.dialect.specs import Binarize, Compare, Dense, Kind, Operand
 from gsb_tvm.passes.rewriting import Expr, Graph, payload, scalar
 from gsb_tvm.passes.thresholds import pull_back
 from gsb_tvm.passes.views import view_index, view_source
@@ -74,6 +74,18 @@ def product_scale(a: Expr, b: Expr) -> Floats:
     """Product of two constant scales, rounded once."""
     left, right = payload(a), payload(b)
     return (left.astype(np.float64) * right.astype(np.float64)).astype(np.float32)
+
+
+def step_operand(array: Floats, spec: Dense) -> tuple[Operand, Floats] | None:
+    """How a constant joins a dense layer's float steps: one number, or padded columns."""
+    if array.size == 1 or (array == array.reshape(-1)[0]).all():
+        return Operand.SCALAR, array.reshape(-1)[:1].astype(np.float32)
+    vector = column_vector(array, spec.columns)
+    if vector is None:
+        return None
+    padded = np.zeros(spec.padded_columns, dtype=np.float32)
+    padded[: spec.columns] = vector
+    return Operand.COLUMN, padded
 
 
 def column_vector(array: Floats, columns: int) -> Floats | None:

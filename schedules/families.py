@@ -11,23 +11,21 @@ from gsb_tvm.dialect.specs import (
     Dense,
     ValuePlanes,
 )
-from gsb_tvm.schedules import (
-    attention_planes,
-    attention_value,
-    batch_matmul,
-    binarize,
-    dense,
-    value_planes,
-)
+from gsb_tvm.schedules.attention_planes import kernel as attention_planes
+from gsb_tvm.schedules.attention_value import kernel as attention_value
+from gsb_tvm.schedules.batch_matmul import kernel as batch_matmul
+from gsb_tvm.schedules.binarize import kernel as binarize
+from gsb_tvm.schedules.dense import kernel as dense
+from gsb_tvm.schedules.value_planes import kernel as value_planes
 from gsb_tvm.targets import Profile
 
 _FAMILIES: Mapping[type, Callable[[Any, Profile], Any]] = {
-    AttentionPlanes: attention_planes.kernel,
-    AttentionValue: attention_value.kernel,
-    BatchMatmul: batch_matmul.kernel,
-    Binarize: binarize.kernel,
-    Dense: dense.kernel,
-    ValuePlanes: value_planes.kernel,
+    AttentionPlanes: attention_planes,
+    AttentionValue: attention_value,
+    BatchMatmul: batch_matmul,
+    Binarize: binarize,
+    Dense: dense,
+    ValuePlanes: value_planes,
 }
 
 

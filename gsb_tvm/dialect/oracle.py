@@ -91,7 +91,7 @@ def _dense(spec: Dense, t: Arrays) -> list[Array]:
 
 def within(value: Array, low: Array, width: Array) -> npt.NDArray[np.bool_]:
     """Whether ``(value - low) as uint32 <= width``: low <= value <= low + width."""
-    return ((value - low) & 0xFFFFFFFF) <= width.astype(np.int64)
+    return ((value - low.astype(np.int64)) & 0xFFFFFFFF) <= width.astype(np.int64)
 
 
 def _threshold(spec: Dense, t: Arrays, dot: Array) -> list[Array]:

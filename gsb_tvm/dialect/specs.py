@@ -94,6 +94,7 @@ class Binarize:
 class Operand(StrEnum):
     """Where the second operand of a float step comes from."""
 
+    SCALAR = "scalar"  # float32[1]
     COLUMN = "column"  # float32[columns]
     TENSOR = "tensor"  # float32[batch, tokens, columns]
 
@@ -111,7 +112,8 @@ class Thresholds:
     """Epilogue of a dense layer that writes bits straight from the integer.
 
     bit = ((dot - lo) as uint32 <= width) != flip; per column. Where kind is MASKED the value is
-    zero when ((dot - zero_lo) as uint32 <= zero_width). An empty set is lo = 2**31 - 1, width = 0.
+    zero when ((dot - zero_lo) as uint32 <= zero_width). An empty set is lo = the largest number of
+    its type, width = 0. Bounds are 16 bits wide where that holds every dot.
     Columns are those of ``rows`` padded to whole words (:func:`gsb_tvm.dialect.bits.pad_columns`).
     """
 
@@ -143,6 +145,11 @@ class Dense:
         return self.thresholds.rows.groups * words(self.thresholds.rows.width) * WORD_BITS
 
     @property
+    def threshold_bits(self) -> int:
+        """Width of a threshold's type: 16 where dots in [-K, K] and widths up to 2 K fit."""
+        return 16 if self.rows.features < 2**14 else 32
+
+    @property
     def padded_columns(self) -> int:
         """Columns the weight tensor holds."""
         return -(-self.computed_columns // self.column_tile) * self.column_tile
@@ -155,15 +162,16 @@ class Dense:
         if self.weight is Kind.MASKED:
             tensors.append(("weight_nonzero", packed, "uint32"))
         if self.thresholds is not None:
-            tensors += [("lo", (n,), "int32"), ("width", (n,), "uint32")]
-            tensors.append(("flip", (n // WORD_BITS,), "uint32"))  # bit j of word i: column 32i + j
+            bits = self.threshold_bits
+            sides = [("lo", (n,), f"int{bits}"), ("width", (n,), f"uint{bits}")]
+            tensors += [*sides, ("flip", (n // WORD_BITS,), "uint32")]  # bit j of word i: 32i + j
             if self.thresholds.kind is Kind.MASKED:
-                tensors += [("zero_lo", (n,), "int32"), ("zero_width", (n,), "uint32")]
+                tensors += [(f"zero_{name}", shape, dtype) for name, shape, dtype in sides]
             return tensors
         full = (self.rows.batch, self.rows.tokens, self.columns)
         for i, step in enumerate(self.steps):
-            shape = (n,) if step.operand is Operand.COLUMN else full
-            tensors.append((f"operand{i}", shape, "float32"))
+            shape = {Operand.SCALAR: (1,), Operand.COLUMN: (n,), Operand.TENSOR: full}
+            tensors.append((f"operand{i}", shape[step.operand], "float32"))
         return tensors
 
     def outputs(self) -> list[Tensor]:

@@ -88,7 +88,9 @@ class Floats:
             for i, step in enumerate(self.spec.steps):
                 at = span(block.first + column, lanes)
                 buffer = self.named[f"operand{i}"]
-                if step.operand is Operand.COLUMN:
+                if step.operand is Operand.SCALAR:
+                    operand = splat(buffer[0], lanes) if lanes > 1 else buffer[0]
+                elif step.operand is Operand.COLUMN:
                     operand = buffer[at]
                 else:
                     operand = buffer[block.batch, token, at]

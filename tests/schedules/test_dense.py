@@ -35,7 +35,7 @@ EPILOGUES = ("plain", "residual", "affine", "sign", "masked", "mask")
 STEPS = {
     "plain": (),
     "residual": (
-        Step("mul", Operand.COLUMN),
+        Step("mul", Operand.SCALAR),
         Step("add", Operand.COLUMN),
         Step("add", Operand.TENSOR),
     ),
@@ -127,12 +127,12 @@ def threshold(
         out[: len(flips)] = flips
         return out
     if name.endswith("lo"):
-        values = rng.integers(-spread, spread, count, dtype=np.int32)
-        values[rng.random(count) < 0.1] = 2**31 - 1
-        out[:] = 2**31 - 1
-        padded = pad_columns(values, rows, 2**31 - 1)
+        values = rng.integers(-spread, spread, count, dtype=dtype)
+        values[rng.random(count) < 0.1] = np.iinfo(dtype).max
+        out[:] = np.iinfo(dtype).max
+        padded = pad_columns(values, rows, np.iinfo(dtype).max)
     else:
-        values = rng.integers(0, 3 if name == "zero_width" else spread, count, dtype=np.uint32)
+        values = rng.integers(0, 3 if name == "zero_width" else spread, count, dtype=dtype)
         padded = pad_columns(values, rows)
     out[: len(padded)] = padded
     return out
@@ -238,7 +238,8 @@ def test_wide_rows(cpu: str, features: int, activation: Kind) -> None:
 def test_intervals_modulo_2_to_32(cpu: str) -> None:
     """An interval may pass 2**32, hold everything, or begin at either end of int32."""
     profile = runnable(cpu)
-    spec = make_spec(profile, Rows(1, 9, 1, 64), Kind.SIGN, Kind.SIGN, "masked", (1, 64))
+    rows = Rows(1, 3, 1, 2**14)  # the fewest features with 32-bit thresholds
+    spec = make_spec(profile, rows, Kind.SIGN, Kind.SIGN, "masked", (1, 64))
     compiled = Compiled(spec, profile)
     lows = [5, -5, 0, 64, -64, -65, 65, 2**31 - 1, -(2**31)]
     widths = [0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**32 - 3, 2**32 - 40]
