@@ -120,14 +120,16 @@ def as_dict(result: "Result", seconds: float) -> dict[str, Any]:
 def _show(model: Path, result: "Result", seconds: float) -> None:
     from gsb_tvm import console
 
-    phases = ", ".join(f"{name} {time_s:.1f}" for name, time_s in result.seconds.items())
+    rest = seconds - sum(result.seconds.values())
+    phases = {"start-up": rest, **result.seconds}
+    times = ", ".join(f"{name} {time_s:.1f}" for name, time_s in phases.items())
     checks = [(check.where, check.result) for check in result.checks]
     pairs = [
         ("layers", console.layer_summary(result.layers)),
         ("model", str(model)),
-        ("target", f"{result.profile.name}: {result.profile.target_string}"),
+        ("target", f"{result.profile.name}, {result.profile.mtriple}"),
         ("artefact", f"{result.artefact}, {console.count(result.size_bytes)}B"),
-        ("time", f"{seconds:.1f} s ({phases})"),
+        ("time", f"{seconds:.1f} s ({times})"),
         *((f"verify ({where})", f"{found.verdict}: {found.reason}") for where, found in checks),
         *([] if checks else [("verify", "skipped: --no-verify.")]),
         *(("note", note) for note in result.notes),

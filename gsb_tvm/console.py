@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from gsb_tvm.progress import Silent
 
@@ -39,17 +40,11 @@ def layer_table(rows: Sequence["Layer"]) -> Table:
     for title in ("MACs", "bytes"):
         table.add_column(title, justify="right", no_wrap=True)
     for row in rows:
-        shape = " x ".join(map(str, row.shape))
         style = "green" if row.form == "packed" else "yellow"
-        table.add_row(
-            row.operator,
-            row.name,
-            shape,
-            f"[{style}]{row.form}[/]",
-            row.reason,
-            count(row.macs),
-            count(row.bytes),
-        )
+        cells = [row.operator, row.name, " x ".join(map(str, row.shape)), row.form, row.reason]
+        # Text, not str: rich would take brackets in a name for its markup.
+        texts = [Text(cell, style if cell is row.form else "") for cell in cells]
+        table.add_row(*texts, count(row.macs), count(row.bytes))
     return table
 
 
@@ -67,7 +62,7 @@ def fields(pairs: Sequence[tuple[str, str]]) -> Table:
     table.add_column(no_wrap=True, style="bold")
     table.add_column(overflow="fold")
     for name, value in pairs:
-        table.add_row(name, value)
+        table.add_row(Text(name), Text(value))
     return table
 
 
