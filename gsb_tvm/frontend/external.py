@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 import onnx
 
 from gsb_tvm.dialect.errors import ModelError
-from gsb_tvm.frontend.messages import first_sentence
+from gsb_tvm.frontend.messages import first_sentence, shown
 
 # Elements whose bytes lie one after the other, and the size of one in bits.
 _BITS = {
@@ -74,7 +74,7 @@ def inline_external_data(
     for tensor in tensors(proto.graph):
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
             continue
-        where = f'{path}, tensor "{tensor.name}"'
+        where = f'{path}, tensor "{shown(tensor.name)}"'
         entries = {entry.key: entry.value for entry in tensor.external_data}
         location = _location(where, entries.get("location", ""))
         size = _tensor_bytes(where, tensor)

@@ -1,6 +1,7 @@
 """What a model must be before anything is computed from it."""
 
 from collections import Counter
+from collections.abc import Iterator
 
 import numpy as np
 import onnx
@@ -8,7 +9,7 @@ import onnx
 from gsb_tvm.dialect.errors import ModelError
 from gsb_tvm.frontend.external import tensors
 from gsb_tvm.frontend.graph import Array
-from gsb_tvm.frontend.messages import blamed_node, first_sentence
+from gsb_tvm.frontend.messages import blamed_node, first_sentence, is_plain
 
 OLDEST_OPSET, NEWEST_OPSET = 17, 22
 QONNX = frozenset({"qonnx.custom_op.general", "onnx.brevitas", "finn.custom_op.general"})
@@ -34,8 +35,8 @@ def check(proto: onnx.ModelProto, name: str) -> int:
     ModelError
         Naming the node or tensor, and the way out.
     """
+    _check_text(proto, name)
     _check_contents(proto, name)
-    _check_text(proto.graph, name)
     opset = _check_opsets(proto, name)
     for node in proto.graph.node:
         _check_node(node, name)
@@ -83,20 +84,31 @@ def _check_contents(proto: onnx.ModelProto, name: str) -> None:
         )
 
 
-def _check_text(graph: onnx.GraphProto, name: str) -> None:
-    """Refuse names that are not UTF-8, which protobuf hands out as bytes or raises for."""
+def _check_text(proto: onnx.ModelProto, name: str) -> None:
+    """Refuse names that could not stand in a message: no UTF-8, control characters, endless.
+
+    protobuf hands out what is not UTF-8 as bytes, or raises.
+    """
     try:
-        texts = [value.name for value in (*graph.input, *graph.output, *graph.initializer)]
-        for node in graph.node:
-            texts += [node.name, node.op_type, node.domain, *node.input, *node.output]
-            texts += [attribute.name for attribute in node.attribute]
-        good = all(isinstance(text, str) for text in texts)
+        good = all(map(is_plain, _texts(proto)))
     except UnicodeDecodeError:
         good = False
     if not good:
-        raise ModelError(
-            f"{name}: a name in it is not UTF-8 text. The file is damaged; copy it again."
-        )
+        raise ModelError(f"{name}: a name in it is not printable text. The file is damaged.")
+
+
+def _texts(proto: onnx.ModelProto) -> Iterator[object]:
+    graph = proto.graph
+    yield from (function.name for function in proto.functions)
+    yield from (entry.domain for entry in proto.opset_import)
+    yield from (tensor.name for tensor in tensors(graph))
+    for value in (*graph.input, *graph.output):
+        yield value.name
+        yield from (dim.dim_param for dim in value.type.tensor_type.shape.dim)
+    for node in graph.node:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        yield from (attribute.name for attribute in node.attribute)
+        yield from (a.s.decode() for a in node.attribute if a.type == onnx.AttributeProto.STRING)
 
 
 def _check_opsets(proto: onnx.ModelProto, name: str) -> int:

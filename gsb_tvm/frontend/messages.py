@@ -3,9 +3,21 @@
 import re
 
 _LONGEST = 200
+# Scopes of exporters nest names of some hundred characters.
+_LONGEST_NAME = 1000
 _TAGS = re.compile(r"\[(?:Shape|Type)InferenceError\]|Inference error\(s\):")
 _INFERENCE = re.compile(r"\(op_type:\s*(\w+)(?:,\s*node name:\s*([^)]*))?\):?")
 _CONTEXT = re.compile(r"Bad node spec for node\. Name: (.*) OpType: (\w+)")
+
+
+def is_plain(text: object) -> bool:
+    """Say whether a name may stand in a message: text, printable, of a bearable length."""
+    return isinstance(text, str) and text.isprintable() and len(text) <= _LONGEST_NAME
+
+
+def shown(text: object) -> str:
+    """Return a name that has not been checked as it may stand in a message."""
+    return str(text) if is_plain(text) else f"{ascii(text)[:_LONGEST]}…"
 
 
 def first_sentence(error: BaseException) -> str:

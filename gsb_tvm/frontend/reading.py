@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError, EncodeError  # type: ignore[imp
 
 from gsb_tvm.dialect.errors import ModelError
 from gsb_tvm.frontend.external import inline_external_data, tensors
+from gsb_tvm.frontend.messages import shown
 
 # protobuf, and with it onnx.checker, ends at 2 GiB.
 MAX_BYTES = 2**31 - 1
@@ -52,12 +53,12 @@ def read(source: str | os.PathLike[str] | onnx.ModelProto, max_bytes: int) -> So
 
 
 def _from_proto(proto: onnx.ModelProto, max_bytes: int) -> Source:
-    name = proto.graph.name or "model"
+    name = shown(proto.graph.name or "model")
     for tensor in tensors(proto.graph):
         if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
             raise ModelError(
-                f'{name}, tensor "{tensor.name}": its data are in another file, and a ModelProto '
-                "has no folder. Pass the path of the model instead."
+                f'{name}, tensor "{shown(tensor.name)}": its data are in another file, and a '
+                "ModelProto has no folder. Pass the path of the model instead."
             )
     try:
         data = proto.SerializeToString(deterministic=True)

@@ -180,6 +180,8 @@ BAD = {
     "node without output": lambda: small(lambda m: m.graph.node[1].ClearField("output")),
     "unnamed input": lambda: set_first("name", "", "input"),
     "name not UTF-8": invalid_utf8,
+    "name with an escape sequence": lambda: set_first("name", "\x1b[2J"),
+    "endless name": lambda: set_first("name", "n" * 1001),
     "unknown operator": lambda: set_first("op_type", "Frobnicate"),
     "operator not handled": lambda: node("Det", shape=(2, 2)),
     "random operator": lambda: node("RandomNormalLike"),
