@@ -323,9 +323,10 @@ class BatchMatmul:
 def spread_of(width: int, scale: float) -> int:
     """Power of two that bounds ``max(x) - min(x)`` of scores ``x = dot * scale``, rounded or not.
 
-    Dot products lie in [-width, width]; scale is the product of all factors, finite.
+    Dot products lie in [-width, width]; scale is the product of all factors, finite. At least 64:
+    finer steps would tell blocks apart that no kernel treats differently.
     """
-    return 1 << max(0, ceil(log2(max(1.0, 2.0 * width * abs(scale) * (1 + 2**-20)))))
+    return 1 << max(6, ceil(log2(max(1.0, 2.0 * width * abs(scale) * (1 + 2**-20)))))
 
 
 _SPECS = {

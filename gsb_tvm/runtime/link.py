@@ -30,8 +30,9 @@ _SHARED = (
     "-shared",
     "-nostartfiles",
     "-Wl,--build-id=none",
-    "-Wl,--strip-debug",
+    "-Wl,--strip-all",
     "-Wl,-z,noexecstack",
+    "-Wl,-z,noseparate-code",  # code and constants share pages instead of each padding its own
     # Some compilers bind all symbols at load, before the runtime that has them need be there.
     "-Wl,-z,lazy",
 )

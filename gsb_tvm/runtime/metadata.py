@@ -1,6 +1,6 @@
 """What an artefact says about itself, and where it says it.
 
-The same JSON stands in the shared library, in the section ``.gsb_tvm`` (symbol
+The same JSON, without indentation, stands in the shared library, in the section ``.gsb_tvm`` (symbol
 ``gsb_tvm_metadata``), and beside it in a file of its own. It holds no time and no path, so equal
 inputs give equal bytes. The section begins with a header of 24 bytes, little-endian:
 
@@ -128,7 +128,7 @@ def target_of(profile: Profile) -> Target:
 
 def section(metadata: Metadata) -> bytes:
     """Contents of the section that carries ``metadata``, its checksum not yet computed."""
-    text = metadata.json()
+    text = msgspec.json.encode(metadata, order="deterministic")
     return _HEADER.pack(_MAGIC, FORMAT, 0, len(text)) + text
 
 

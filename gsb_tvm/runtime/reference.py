@@ -43,6 +43,7 @@ def onnxruntime_run(model: Any, inputs: Sequence[Tensor], *, optimise: bool = Tr
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    options.enable_cpu_mem_arena = False  # it keeps more than the model's size for later runs
     if not optimise:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     source = model.SerializeToString() if hasattr(model, "SerializeToString") else model
@@ -62,8 +63,8 @@ def onnxruntime_run(model: Any, inputs: Sequence[Tensor], *, optimise: bool = Tr
     return run
 
 
-def _scaled(model: Any, seed: int) -> Any:
-    """The model with each float tensor scaled by a random factor within ``SCALING`` of 1.
+def _scaled(model: Any, seed: int) -> bytes:
+    """The serialised model with each float tensor scaled by a random factor within ``SCALING`` of 1.
 
     One factor for the whole tensor keeps zeros, the equal magnitudes of a binary weight, and with
     them sums that cancel exactly.
@@ -75,15 +76,17 @@ def _scaled(model: Any, seed: int) -> Any:
     scaled = onnx.ModelProto()
     if isinstance(model, str | Path):
         scaled = onnx.load(model)
+    elif isinstance(model, bytes):
+        scaled.ParseFromString(model)
     else:
-        scaled.ParseFromString(model if isinstance(model, bytes) else model.SerializeToString())
+        scaled.CopyFrom(model)
     for tensor in scaled.graph.initializer:
         if tensor.data_type == onnx.TensorProto.FLOAT:
             values = numpy_helper.to_array(tensor)
             factor = 1 + SCALING * rng.uniform(-1, 1)
             moved = (values * np.float64(factor)).astype(np.float32)
             tensor.CopyFrom(numpy_helper.from_array(moved, tensor.name))
-    return scaled
+    return bytes(scaled.SerializeToString())
 
 
 def _first_line(err: Exception) -> str:

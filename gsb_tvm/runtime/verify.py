@@ -156,18 +156,19 @@ def compare(
 ) -> tuple[Sample, ...]:
     """Classify samples against runs that differ only in rounding; the first is the main one.
 
-    Draws more than ``samples`` only while none is exact. Runs are made one at a time and only if
-    they are needed, because each may hold a copy of the model.
+    Draws more than ``samples`` only while none is exact. Runs are made one at a time and only while
+    a sample is unexplained, because each may hold a copy of the model.
     """
     rng = np.random.default_rng(seed)
-    main = references[0]()
     found: list[Sample] = []
     while len(found) < GROWTH * samples:
+        main = references[0]()
         drawn: list[list[Array]] = []
         expected: list[list[Array]] = []
         while sum(_rows(*pair) for pair in zip(drawn, expected, strict=True)) < samples:
             drawn.append([draw(spec, rng) for spec in inputs])
             expected.append(main(drawn[-1]))
+        del main
         found += _classify(run, references[1:], drawn, expected)
         if any(s.kind == "exact" for s in found) or _wrong(found) > _allowed(GROWTH * samples):
             break
@@ -207,7 +208,8 @@ def _classify(
     ]
     ties = [np.zeros(len(error), bool) for error in errors]
     for make in others:
-        if all((error < EXACT).all() for error in errors):
+        exact = np.concatenate(errors) < EXACT
+        if exact.any() and (exact | np.concatenate(ties)).all():
             break
         other = make()
         for n in range(len(drawn)):

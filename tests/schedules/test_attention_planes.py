@@ -202,7 +202,7 @@ def test_campaign(level, exact, smooth, seed):
 def test_compiles_for_arm():
     profile = resolve("llvm -mcpu=cortex-a72 -mtriple=aarch64-linux-gnu")
     kinds = (Kind.MASKED, Kind.SIGN)
-    spec = AttentionPlanes(Rows(1, 50, 2, 64), *kinds, 1, True, 16, True, True, (0.7, 0.9))
+    spec = AttentionPlanes(Rows(1, 50, 2, 64), *kinds, 1, True, 64, True, True, (0.7, 0.9))
     module = tvm.compile(tvm.IRModule({"main": kernel(spec, profile)}), target=profile.tvm_target())
     assembly = module.mod.inspect_source("asm")
     assert "\tcnt\t" in assembly
@@ -211,6 +211,6 @@ def test_compiles_for_arm():
 @pytest.mark.parametrize("ratios", [(0.0,), (0.5, 1.5)])
 def test_rejects(ratios):
     kinds = (Kind.SIGN, Kind.SIGN)
-    spec = AttentionPlanes(Rows(1, 4, 1, 32), *kinds, 1, True, 8, False, True, ratios)
+    spec = AttentionPlanes(Rows(1, 4, 1, 32), *kinds, 1, True, 64, False, True, ratios)
     with pytest.raises(ModelError, match="ratio"):
         kernel(spec, resolve("llvm -mcpu=haswell"))
