@@ -64,7 +64,7 @@ def onnxruntime_run(model: Any, inputs: Sequence[Tensor], *, optimise: bool = Tr
 
 
 def _scaled(model: Any, seed: int) -> bytes:
-    """The serialised model with each float tensor scaled by a random factor within ``SCALING`` of 1.
+    """Serialise the model with each float tensor scaled by a factor within ``SCALING`` of 1.
 
     One factor for the whole tensor keeps zeros, the equal magnitudes of a binary weight, and with
     them sums that cancel exactly.

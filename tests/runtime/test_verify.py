@@ -133,6 +133,26 @@ def test_more_samples_are_drawn_while_none_is_exact() -> None:
     assert judge(tie, "folded").verdict == "failed"
 
 
+def test_runs_are_made_only_while_a_sample_is_unexplained() -> None:
+    made: list[int] = []
+
+    def maker(number: int):
+        def make():
+            made.append(number)
+            return lambda x: [x[0] * (2 + (number == 2))]
+
+        return make
+
+    makers = [maker(number) for number in range(5)]
+    compare(lambda x: [x[0] * 2], makers, SPECS, samples=4)
+    assert made == [0]
+    made.clear()
+    calls = iter([0, 1, 0, 0])
+    kinds = compare(lambda x: [x[0] * 2 + next(calls)], makers, SPECS, samples=4)
+    assert [sample.kind for sample in kinds] == ["exact", "tie", "exact", "exact"]
+    assert made == [0, 1, 2]
+
+
 def test_a_batch_counts_row_by_row() -> None:
     specs = [Tensor("x", (4, 8), "float32")]
 
@@ -185,7 +205,8 @@ def test_scaling_moves_no_more_than_rounding_does(seed: int) -> None:
         numpy_helper.from_array(np.arange(3), "shape"),
     ]
     model = helper.make_model(helper.make_graph([], "g", [], [], tensors))
-    moved, shape = (numpy_helper.to_array(t) for t in _scaled(model, seed).graph.initializer)
+    scaled = onnx.load_from_string(_scaled(model, seed))
+    moved, shape = (numpy_helper.to_array(t) for t in scaled.graph.initializer)
     assert moved[0] == 0
     assert moved[1] == -moved[2]
     np.testing.assert_allclose(moved, values, rtol=SCALING + 2.0**-24)
