@@ -649,3 +649,13 @@ def test_without_a_terminal_there_are_no_escape_codes(gsb, tmp_path):
     model = save(tmp_path, tiny.binary_linear())
     done = gsb(tmp_path, "compile", model, *NATIVE, "--no-verify")
     assert "\x1b" not in done.out + done.err
+
+
+def test_without_a_model_the_demo_is_compiled(gsb, tmp_path):
+    done = gsb(tmp_path, "compile", "--strict", "--json")
+    assert (done.code, done.err) == (0, ""), done
+    found = json.loads(done.out)
+    assert found["layers"]["packed"] == 12  # 8 linears, 2 scores, 2 products with values
+    assert found["layers"]["float"] == 3  # patch embedding and two heads
+    assert found["verify"]["verdict"] == "ok"
+    assert done.left == {found["artefact"], found["artefact"].replace(".so", ".json")}
