@@ -9,6 +9,7 @@ import numpy as np
 from gsb_tvm.frontend import composed_forms, index_forms, window_forms
 from gsb_tvm.frontend.evaluate import REDUCTIONS, axes_of
 from gsb_tvm.frontend.graph import Graph, Node, Type
+from gsb_tvm.frontend.messages import first_sentence
 from gsb_tvm.frontend.rewriter import Rewriter, Rule
 
 
@@ -24,20 +25,29 @@ def normalise(graph: Graph) -> None:
     for node in graph.nodes:
         node.inputs = [rewriter.alias.get(name, name) for name in node.inputs]
         _constant_second(graph, node)
-        rule = RULES.get(node.op)
-        if node.op in REDUCTIONS:
-            rule = _reduce
-        if node.op == "Split":
-            index_forms.split(rewriter, node)
-            continue
-        stands = rule(rewriter, node) if rule else None
-        if stands is None:
-            rewriter.nodes.append(node)
-        else:
-            rewriter.alias[node.output] = stands
+        try:
+            _to_normal_form(rewriter, node)
+        except (ValueError, TypeError, LookupError, ArithmeticError) as error:
+            raise graph.error(
+                node,
+                f"it cannot be brought to its normal form ({first_sentence(error)}). Export the "
+                "model again.",
+            ) from error
     graph.nodes = rewriter.nodes
     graph.outputs = [rewriter.alias.get(name, name) for name in graph.outputs]
     graph.drop_dead()
+
+
+def _to_normal_form(rw: Rewriter, node: Node) -> None:
+    if node.op == "Split":
+        index_forms.split(rw, node)
+        return
+    rule = _reduce if node.op in REDUCTIONS else RULES.get(node.op)
+    stands = rule(rw, node) if rule else None
+    if stands is None:
+        rw.nodes.append(node)
+    else:
+        rw.alias[node.output] = stands
 
 
 # Operators whose operands may change places, and what they are called then.
@@ -107,6 +117,8 @@ def _power(rw: Rewriter, node: Node) -> str | None:
     if exponent is None or exponent.size != 1:
         return None
     base, value = node.inputs[0], float(exponent.reshape(()))
+    if exponent.dtype != rw.type(base).dtype:
+        node.inputs[1] = rw.graph.add_constant(exponent.astype(rw.type(base).dtype))
     if rw.type(base).shape != rw.type(node.output).shape:
         return None
     if value == 1.0:

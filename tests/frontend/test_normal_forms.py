@@ -50,6 +50,7 @@ CASES = {
     "root": (lambda g, x: g("Pow", g("Abs", x), scalar(0.5)), ["abs", "sqrt"]),
     "power 1": (lambda g, x: g("Neg", g("Pow", x, scalar(1))), ["negative"]),
     "cube": (lambda g, x: g("Pow", x, scalar(3)), ["power"]),
+    "integer exponent": (lambda g, x: g("Pow", x, np.int64(3)), ["power"]),
     "constant first": (lambda g, x: g("Add", scalar(2), x), ["add"]),
     "constant minus": (lambda g, x: g("Sub", scalar(2), x), ["subtract"]),
     "mirrored": (lambda g, x: number(g, g("Less", scalar(0.1), x)), ["greater", "astype"]),
