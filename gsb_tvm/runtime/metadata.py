@@ -1,8 +1,8 @@
 """What an artefact says about itself, and where it says it.
 
-The same JSON, without indentation, stands in the shared library, in the section ``.gsb_tvm`` (symbol
-``gsb_tvm_metadata``), and beside it in a file of its own. It holds no time and no path, so equal
-inputs give equal bytes. The section begins with a header of 24 bytes, little-endian:
+The same JSON stands in the shared library, without indentation, in the section ``.gsb_tvm``
+(symbol ``gsb_tvm_metadata``), and beside it in a file of its own. It holds no time and no path, so
+equal inputs give equal bytes. The section begins with a header of 24 bytes, little-endian:
 
 ====== ======= ====================================================================
 offset type    meaning
