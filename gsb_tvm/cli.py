@@ -8,28 +8,30 @@ from importlib import import_module
 from gsb_tvm import command
 from gsb_tvm.dialect.errors import UsageError
 
-_VERBS = {
+VERBS = {
     "compile": ("compile", "compile an ONNX model into a shared library"),
     "run": ("run", "run a compiled model on arrays from .npy files"),
     "verify": ("verify", "compare a compiled model with ONNX Runtime"),
     "inspect": ("inspect", "show what an artefact says about itself"),
     "targets": ("list_targets", "list targets, or show how one is understood"),
     "doctor": ("doctor", "show what is installed and what is missing"),
+    "completion": ("completion", "print a completion script for a shell"),
 }
+"""Verb -> module of the face, help."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a verb and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if words and words[0] in _VERBS:
-        module, _ = _VERBS[words[0]]
+    if words and words[0] in VERBS:
+        module, _ = VERBS[words[0]]
         verb = import_module(f"gsb_tvm.{module}")
         return int(verb.main(words[1:], prog=f"gsb-tvm {words[0]}"))
     return command.run(_parser(), _refuse, words, needs_tvm=False)
 
 
 def _parser() -> command.Parser:
-    verbs = "\n".join(f"  {verb:<10}{text}" for verb, (_, text) in _VERBS.items())
+    verbs = "\n".join(f"  {verb:<12}{text}" for verb, (_, text) in VERBS.items())
     made = command.Parser(
         "gsb-tvm",
         "Compiler for binary vision transformers.",
@@ -47,7 +49,7 @@ def _refuse(args: argparse.Namespace) -> int:
 
     if args.verb is None:
         raise UsageError("no verb is given. See gsb-tvm --help.")
-    raise UsageError(f'unknown verb "{args.verb}". Nearest verbs: {nearest(args.verb, _VERBS)}.')
+    raise UsageError(f'unknown verb "{args.verb}". Nearest verbs: {nearest(args.verb, VERBS)}.')
 
 
 if __name__ == "__main__":

@@ -27,11 +27,15 @@ class Finding:
     needed: bool = False
 
 
+def parser(prog: str) -> command.Parser:
+    """Parser of the command."""
+    return command.Parser(prog, "Show what is installed, and what is missing for which purpose.")
+
+
 def main(argv: Sequence[str] | None = None, prog: str = "python -m gsb_tvm.doctor") -> int:
     """Run the command; exit code 4 where something is missing that compiling here needs."""
-    parser = command.Parser(prog, "Show what is installed, and what is missing for which purpose.")
     words = sys.argv[1:] if argv is None else argv
-    return command.run(parser, lambda _args: _execute(), words, needs_tvm=False)
+    return command.run(parser(prog), lambda _args: _execute(), words, needs_tvm=False)
 
 
 def _execute() -> int:

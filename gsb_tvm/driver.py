@@ -96,6 +96,8 @@ def compile_model(
     VerifyError
         The outputs differ from ONNX Runtime's.
     """
+    if options.batch is not None and options.batch < 1:
+        raise UsageError(f"the batch is {options.batch}, expected at least 1.")
     clock = Clock(observer or Silent())
     stages = Stages(profile)
     stop_after = stages.check_name(options.stop_after) if options.stop_after else None

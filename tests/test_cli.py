@@ -15,6 +15,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from gsb_tvm.cli import VERBS
 from tests import tiny_models as tiny
 from tests.commandline import ROOT, CommandLine, Done
 
@@ -343,10 +344,10 @@ def test_a_bad_model_exits_3(gsb, tmp_path, make):
     refused(gsb(tmp_path, "compile", name, *NATIVE, "-o", "out.so"), 3, BAD_MODELS[make])
 
 
-@pytest.mark.parametrize("batch", [3, 0, -1])
-def test_a_batch_that_does_not_fit_exits_3(gsb, tmp_path, batch):
+@pytest.mark.parametrize(("batch", "code"), [(3, 3), (0, 2), (-1, 2)])
+def test_a_batch_that_does_not_fit_is_refused(gsb, tmp_path, batch, code):
     model = save(tmp_path, tiny.binary_linear())
-    refused(gsb(tmp_path, "compile", model, *NATIVE, "--batch", batch), 3, "batch")
+    refused(gsb(tmp_path, "compile", model, *NATIVE, "--batch", batch), code, "batch")
 
 
 BAD_ARGUMENTS = {
@@ -603,7 +604,7 @@ HEAVY = {"tvm", "onnx", "torch", "numpy", "onnxruntime", "rich", "tvm_ffi"}
 
 @pytest.mark.parametrize(
     "argv",
-    [["--help"], *([verb, "--help"] for verb in ("compile", "run", "verify", "inspect"))],
+    [["--help"], *([verb, "--help"] for verb in VERBS)],
     ids=" ".join,
 )
 def test_help_imports_nothing_heavy(argv):
@@ -620,7 +621,7 @@ def test_help_imports_nothing_heavy(argv):
     assert HEAVY.isdisjoint(done.stderr.split())
 
 
-@pytest.mark.parametrize("verb", ["compile", "run", "verify", "inspect", "doctor"])
+@pytest.mark.parametrize("verb", ["compile", "run", "verify", "inspect", "doctor", "completion"])
 def test_each_verb_is_a_module_too(verb):
     done = subprocess.run(
         [sys.executable, "-m", f"gsb_tvm.{verb}", "--help"],
@@ -643,6 +644,15 @@ def test_targets_and_doctor(gsb, tmp_path):
     assert "TVM" in checked.out
     absent = gsb(tmp_path, "doctor", without=("ziglang",), path=str(tmp_path))
     assert (absent.code, "MISSING linker for" in absent.out) == (4, True), absent
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_completion_knows_every_verb(gsb, tmp_path, shell):
+    done = gsb(tmp_path, "completion", shell)
+    assert (done.code, done.err) == (0, "")
+    assert all(verb in done.out for verb in VERBS)
+    assert "--dump-ir" in done.out
+    refused(gsb(tmp_path, "completion", shell, without=("shtab",)), 4, "pip install")
 
 
 def test_without_a_terminal_there_are_no_escape_codes(gsb, tmp_path):
