@@ -32,10 +32,11 @@ _SHARED = (
     "-Wl,--build-id=none",
     "-Wl,--strip-all",
     "-Wl,-z,noexecstack",
-    "-Wl,-z,noseparate-code",  # code and constants share pages instead of each padding its own
     # Some compilers bind all symbols at load, before the runtime that has them need be there.
     "-Wl,-z,lazy",
 )
+# Code and constants share pages instead of each padding its own; lld does so unasked, zig refuses.
+_SHARE_PAGES = "-Wl,-z,noseparate-code"
 
 
 @dataclass(frozen=True)
@@ -174,9 +175,10 @@ def _shared_command(
 ) -> list[str]:
     parts = [*map(str, files)]
     if tool.program:
-        return [*tool.command, *_SHARED, "-o", str(out), *parts, "-lm"]
+        pages = () if tool.name == "ziglang" else (_SHARE_PAGES,)
+        return [*tool.command, *_SHARED, *pages, "-o", str(out), *parts, "-lm"]
     stubs = [str(_stub(profile, tool, name, out.parent)) for name in ("libm.so.6", "libc.so.6")]
-    options = ["-shared", "--build-id=none", "--strip-debug", "-z", "noexecstack", "-z", "lazy"]
+    options = ["-shared", "--build-id=none", "--strip-all", "-z", "noexecstack", "-z", "lazy"]
     return [*tool.command, *options, "-o", str(out), *parts, *stubs]
 
 
