@@ -1,5 +1,6 @@
-"""The oracle of the exactness contract: weights folded in float64, activations in float64."""
+"""The oracles of the exactness contract: weights folded in float64, activations as asked for."""
 
+import contextlib
 import copy
 
 import numpy as np
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gsb_tvm.models.gsb import Gsb
+from gsb_tvm.models.integer_products import IntegerProducts
 from gsb_tvm.models.layers import Activation, QuantLinear, QuantPatchConv, Weight, quantize
 from gsb_tvm.models.quantizers import levels
 
@@ -51,6 +53,7 @@ def reference_logits(
     dtype: torch.dtype = torch.float64,
     *,
     batch: int = 1,
+    integer_products: bool = False,
 ) -> NDArray[np.floating]:
     """Run the network on baked weights with activations in ``dtype``.
 
@@ -60,6 +63,11 @@ def reference_logits(
         ``(n, channels, image_size, image_size)``; ``n`` is a multiple of ``batch``.
     batch
         Images a forward. The group masks span the batch, so logits depend on it.
+    integer_products
+        Sum products of quantised tensors as integers. With float32 this is what compiled code
+        computes, step by step. It matters where values lie on a grid, as with untrained
+        parameters: ``v > 0.7 max(v)`` is then often a tie that only the rounding decides, and
+        float64 decides it otherwise.
 
     Returns
     -------
@@ -70,5 +78,6 @@ def reference_logits(
     inputs = torch.as_tensor(images).to(dtype)
     if len(inputs) % batch:
         raise ValueError(f"{len(inputs)} images do not fill batches of {batch}")
-    with torch.no_grad():
+    products = IntegerProducts() if integer_products else contextlib.nullcontext()
+    with torch.no_grad(), products:
         return torch.cat([baked(chunk) for chunk in inputs.split(batch)]).numpy()
