@@ -1,0 +1,529 @@
+"""Signs, masks and their sums are recognised in every spelling; what is none of these stays.
+
+Scales are powers of two unless a test is about rounding, so every product is exact in float32 in
+any order, and the numbers before and after are compared bit for bit.
+"""
+
+import numpy as np
+import pytest
+from hypothesis import given, seed, settings
+from hypothesis import strategies as st
+from tvm import relax
+from tvm.relax import op
+from tvm_ffi import structural_equal
+
+from gsb_tvm.dialect import ops
+from gsb_tvm.passes.recognize_planes import RecognizePlanes
+from gsb_tvm.passes.rewriting import literal
+from gsb_tvm.testing import assert_rewrites, module_of, operators
+
+K = [2, 31, 32, 33, 63, 64, 65]
+F = np.float32
+SPECIAL = np.array([0, -0.0, 1e-45, -1e-45, 1e-38, 0.3, -0.3, 3e38, -3e38, np.inf, -np.inf], F)
+CLEAN = relax.transform.DeadCodeElimination()
+
+
+def const(value):
+    return literal(np.asarray(value, F))
+
+
+def weight(k, columns=7, scale=0.5):
+    return np.random.default_rng(k).choice([-scale, scale], (k, columns)).astype(F)
+
+
+def inputs(*shape, number=0):
+    """Normal numbers with special values strewn in."""
+    rng = np.random.default_rng(number)
+    x = rng.standard_normal(shape).astype(F)
+    return np.where(rng.random(shape) < 0.3, rng.choice(SPECIAL, shape), x)
+
+
+def dense(spell, k=33, w=None, shape=None):
+    """Module of ``spell(emit, x) @ w``."""
+    w = weight(k) if w is None else w
+    build = lambda emit, x: emit(op.matmul(spell(emit, x), literal(w)))  # noqa: E731
+    return module_of({"x": shape or (2, 3, k)}, build)
+
+
+def product(module):
+    """The one ``gsb.matmul`` of a module."""
+    calls = [b.value for block in module["main"].body.blocks for b in block.bindings]
+    (found,) = (call for call in calls if ops.is_call(call, "gsb.matmul"))
+    return found
+
+
+def planes(module):
+    """Operator and attribute of each plane, as text."""
+    calls = [b.value for block in module["main"].body.blocks for b in block.bindings]
+    return [
+        f"{call.op.name[4:]} {call.attrs['at_zero' if 'sign' in call.op.name else 'compare']}"
+        for call in calls
+        if ops.is_call(call, "gsb.sign") or ops.is_call(call, "gsb.mask")
+    ]
+
+
+def recognised(module, *arrays, tolerance=0.0):
+    after = assert_rewrites(RecognizePlanes(), module, inputs=arrays, tolerance=tolerance)
+    assert operators(after)["relax.matmul"] == 0
+    return after
+
+
+def assert_stays(module):
+    """Planes that no product reads are dead; but for these nothing may differ."""
+    assert operators(module)["relax.matmul"] == 1
+    after = CLEAN(RecognizePlanes()(module))
+    assert structural_equal(after, CLEAN(module), map_free_vars=True), after.script()
+
+
+# Signs ------------------------------------------------------------------------------------------
+
+
+def sign(e, x):
+    return e(op.sign(x))
+
+
+def where(e, x):
+    return e(op.where(e(op.greater_equal(x, const(0))), const(1), const(-1)))
+
+
+def where_less(e, x):
+    return e(op.where(e(op.less(x, const(0))), const(-1), const(1)))
+
+
+def where_at_most(e, x):
+    return e(op.where(e(op.less_equal(x, const(0))), const(-1), const(1)))
+
+
+def greater(e, x):
+    mask = e(op.astype(e(op.greater(x, const(0))), "float32"))
+    return e(op.subtract(e(op.multiply(mask, const(2))), const(1)))
+
+
+def heaviside(e, x, at_zero=0.5):
+    step = e(op.where(e(op.less(x, const(0))), const(0), const(1)))
+    step = e(op.where(e(op.equal(x, const(0))), const(at_zero), step))
+    return e(op.subtract(e(op.multiply(step, const(2))), const(1)))
+
+
+def heaviside_up(e, x):
+    return heaviside(e, x, 1.0)
+
+
+def heaviside_down(e, x):
+    return heaviside(e, x, 0.0)
+
+
+def rounding(e, x):
+    half = e(op.divide(e(op.add(x, const(1))), const(2)))
+    unit = e(op.round(e(op.clip(half, 0, 1))))
+    return e(op.subtract(e(op.multiply(unit, const(2))), const(1)))
+
+
+def bipolar(e, x):
+    return e(op.where(e(op.greater_equal(x, const(0))), const(0.25), const(-0.25)))
+
+
+def negative(e, x):
+    return e(op.multiply(sign(e, x), const(-2)))
+
+
+SIGNS = {
+    sign: "sign 0", where: "sign 1", where_less: "sign 1", where_at_most: "sign -1",
+    greater: "sign -1", heaviside: "sign 0", heaviside_up: "sign 1", heaviside_down: "sign -1",
+    rounding: "sign -1", bipolar: "sign 1", negative: "sign 0",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("spell", SIGNS, ids=lambda f: f.__name__)
+def test_every_spelling_of_a_sign(spell):
+    after = recognised(dense(spell), inputs(2, 3, 33))
+    assert planes(after) == [SIGNS[spell]]
+    left = {"relax.add"} if spell is rounding else set()
+    assert set(operators(after)) == {"gsb.sign", "gsb.matmul", *left}
+
+
+def test_the_module_after_is_a_plane_and_a_product():
+    w = weight(33)
+
+    def expected(emit, x):
+        plane = emit(ops.sign(x, 0))
+        signs, scale = const(np.sign(w)), const(0.5)
+        return emit(ops.matmul([plane], [const(0.25)], [signs], [scale]))
+
+    before = dense(lambda e, x: e(op.multiply(sign(e, x), const(0.25))))
+    assert_rewrites(RecognizePlanes(), before, module_of({"x": (2, 3, 33)}, expected))
+
+
+@pytest.mark.parametrize("k", K)
+def test_signs_of_every_width(k):
+    recognised(dense(sign, k), inputs(2, 3, k))
+
+
+def test_rounding_ends_where_float32_says():
+    """x + 1 rounds to 1 up to 2^-24, a tie; just above it is the next float."""
+    edge = F(2.0**-24)
+    x = np.array([edge, np.nextafter(edge, F(1)), np.nextafter(edge, F(0)), 0, -1, 1], F)
+    recognised(dense(rounding, shape=(1, 6), w=weight(6)), x[None])
+
+
+def test_a_scale_times_a_scale_is_rounded_once():
+    before = dense(lambda e, x: e(op.multiply(sign(e, x), const(0.3))), w=weight(33, scale=0.7))
+    # 33 products and sums of float32 against one: 34 roundings of at most 33 * 0.21.
+    recognised(before, inputs(2, 3, 33), tolerance=34 * 2.0**-23)
+
+
+# Masks ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("bound", [0.0, -0.3])
+@pytest.mark.parametrize("compare", ["greater", "greater_equal", "less", "less_equal"])
+def test_masks_of_every_comparison(compare, bound, mirrored):
+    def spell(e, x):
+        operands = (const(bound), x) if mirrored else (x, const(bound))
+        return e(op.astype(e(getattr(op, compare)(*operands)), "float32"))
+
+    after = recognised(dense(spell), inputs(2, 3, 33))
+    kept = {"greater": "gt", "greater_equal": "ge", "less": "lt", "less_equal": "le"}[compare]
+    flipped = {"gt": "lt", "ge": "le", "lt": "gt", "le": "ge"}
+    assert planes(after) == [f"mask {flipped[kept] if mirrored else kept}"]
+
+
+@pytest.mark.parametrize("keepdims", [False, True])
+def test_masks_against_an_extreme_of_the_tensor(keepdims):
+    """With kept axes the bound has the rank of x and its extents are 1."""
+
+    def spell(e, x):
+        bound = e(op.multiply(e(op.max(x, keepdims=keepdims)), const(0.5)))
+        return e(op.astype(e(op.less(bound, x)), "float32"))
+
+    after = recognised(dense(spell), np.random.default_rng(0).random((2, 3, 33)).astype(F))
+    assert planes(after) == ["mask gt"]
+
+
+def test_where_with_levels_of_its_own_is_a_scaled_mask():
+    spell = lambda e, x: e(op.where(e(op.greater(x, const(1))), const(0.5), const(0)))  # noqa: E731
+    after = recognised(dense(spell), inputs(2, 3, 33))
+    assert planes(after) == ["mask gt"]
+
+
+@pytest.mark.parametrize("signed", [sign, where, greater])
+def test_a_sign_whose_minus_is_set_to_zero_is_a_mask(signed):
+    """torch: s = sign(x); s[s == -1] = 0."""
+
+    def spell(e, x):
+        s = signed(e, x)
+        return e(op.where(e(op.equal(s, const(-1))), const(0), s))
+
+    after = recognised(dense(spell), inputs(2, 3, 33))
+    assert planes(after)[-1] == ("mask ge" if signed is where else "mask gt")
+
+
+@pytest.mark.parametrize("clip_first", [False, True])
+@pytest.mark.parametrize("levels", [1, 2, 3])
+def test_rounded_levels_are_nested_masks(levels, clip_first):
+    """Half to even: 0.5 stays below level 1, 1.5 reaches level 2, 2.5 stays below level 3."""
+
+    def spell(e, x):
+        y = e(op.divide(e(op.add(x, const(0.5))), const(0.3)))
+        for step in [(op.clip, 0, levels), (op.round,)][:: 1 if clip_first else -1]:
+            y = e(step[0](y, *step[1:]))
+        return y
+
+    ties = np.array([s * F(0.3) - F(0.5) for s in np.arange(-0.5, 4, 0.5)], F)
+    near = np.concatenate([np.nextafter(ties, F(9)), ties, np.nextafter(ties, F(-9))])
+    x = np.concatenate([near, inputs(64 - near.size)])[None]
+    after = recognised(dense(spell, shape=(1, 64), w=weight(64)), x)
+    assert planes(after) == ["mask gt"] * levels
+
+
+def clipped(low, high):
+    return lambda e, x: e(op.clip(e(op.round(x)), low, high))
+
+
+@pytest.mark.parametrize("bounds", [(0, 4), (-1, 1), (0, 1.5), (-128, 127)])
+def test_rounding_to_other_levels_stays(bounds):
+    assert_stays(dense(clipped(*bounds)))
+
+
+def test_levels_behind_a_negative_factor_mask_the_product():
+    spell = lambda e, x: clipped(0, 1)(e, e(op.multiply(x, const(-2))))  # noqa: E731
+    after = recognised(dense(spell), inputs(2, 3, 33))
+    assert operators(after)["relax.multiply"] == 1
+
+
+# Sums of planes ---------------------------------------------------------------------------------
+
+
+def gsb_attention(e, p, a=(0.25, 0.5, 2.0)):
+    top = e(op.max(p))
+    base = e(op.clip(e(op.round(e(op.divide(p, const(a[0]))))), 0, 1))
+    total = e(op.multiply(base, const(a[0])))
+    for ratio, scale in zip((0.7, 0.9), a[1:], strict=True):
+        mask = e(op.greater(p, e(op.multiply(top, const(ratio)))))
+        total = e(op.add(total, e(op.multiply(e(op.astype(mask, "float32")), const(scale)))))
+    return total
+
+
+def gsb_values(e, v, a=(0.5, 0.25, 4.0)):
+    top, bottom = e(op.max(v)), e(op.min(v))
+    total = e(op.multiply(e(op.sign(v)), const(a[0])))
+    for ratio, scale in zip((0.7, 0.9), a[1:], strict=True):
+        high = e(op.greater(v, e(op.multiply(top, const(ratio)))))
+        low = e(op.less(v, e(op.multiply(bottom, const(ratio)))))
+        mask = e(op.add(e(op.astype(high, "float32")), e(op.astype(low, "float32"))))
+        group = e(op.sign(e(op.multiply(v, mask))))
+        total = e(op.add(total, e(op.multiply(group, const(scale)))))
+    return total
+
+
+@pytest.mark.parametrize(("batch", "tokens", "width"), [(1, 5, 24), (4, 7, 64)])
+def test_superposed_attention_times_superposed_values(batch, tokens, width):
+    shapes = {"p": (batch, 2, tokens, tokens), "v": (batch, 2, tokens, width)}
+    module = module_of(shapes, lambda e, p, v: e(op.matmul(gsb_attention(e, p), gsb_values(e, v))))
+    rng = np.random.default_rng(0)
+    v = rng.standard_normal(shapes["v"]).astype(F)
+    v[rng.random(v.shape) < 0.1] = 0
+    after = recognised(module, rng.random(shapes["p"]).astype(F), v)
+    assert [len(part.fields) for part in product(after).args] == [3, 3, 3, 3]
+    scales = [[float(s.value.numpy()) for s in product(after).args[i].fields] for i in (1, 3)]
+    assert scales == [[0.25, 0.5, 2.0], [0.5, 0.25, 4.0]]
+    # One sign of v, though the graph reads it three times; a mask for each comparison.
+    assert sorted(planes(after)) == ["mask gt"] * 5 + ["mask lt"] * 2 + ["sign 0"]
+    assert operators(after)["relax.max"] == 2
+
+
+def test_differences_of_planes_keep_their_sign():
+    """BHViT: (base - T1) + (T1 - T2) * a2."""
+
+    def spell(e, x):
+        base, t1, t2 = (
+            e(op.astype(e(op.greater(x, const(b))), "float32")) for b in (-0.5, 0.5, 1.0)
+        )
+        first = e(op.subtract(base, t1))
+        return e(op.add(first, e(op.multiply(e(op.subtract(t1, t2)), const(2)))))
+
+    after = recognised(dense(spell), inputs(2, 3, 33))
+    scales = [float(s.value.numpy()) for s in product(after).args[1].fields]
+    assert scales == [1, -1, 2, -2]
+
+
+def test_a_masked_sign_reads_the_sign_of_its_source():
+    def spell(e, x):
+        mask = e(op.astype(e(op.greater(x, const(0.5))), "float32"))
+        return e(op.sign(e(op.multiply(x, mask))))
+
+    after = recognised(dense(spell), np.random.default_rng(0).standard_normal((2, 3, 33)).astype(F))
+    assert planes(after) == ["mask gt", "sign 0"]
+
+
+def test_a_small_scale_of_a_mask_may_underflow_and_is_kept():
+    def spell(e, x):
+        mask = e(op.astype(e(op.greater(x, const(-1))), "float32"))
+        return e(op.sign(e(op.multiply(x, e(op.multiply(mask, const(2.0**-80)))))))
+
+    x = np.full((1, 1, 4), 1e-30, F)
+    after = recognised(dense(spell, shape=(1, 1, 4), w=weight(4)), x)
+    assert operators(after)["relax.multiply"] == 2
+
+
+# Constants --------------------------------------------------------------------------------------
+
+
+def affine(e, x):
+    return e(op.add(sign(e, x), const(0.5)))
+
+
+def affine_levels(e, x):
+    return e(op.where(e(op.greater(x, const(0))), const(1), const(-0.5)))
+
+
+def bi_vit(e, x):
+    """a * (sign - z)."""
+    return e(op.multiply(e(op.subtract(sign(e, x), const(0.25))), const(0.5)))
+
+
+@pytest.mark.parametrize("spell", [affine, affine_levels, bi_vit])
+def test_affine_operands_stay(spell):
+    assert_stays(dense(spell))
+
+
+def test_constants_that_cancel_leave_a_linear_sum():
+    spell = lambda e, x: e(op.subtract(affine(e, x), const(0.5)))  # noqa: E731
+    recognised(dense(spell), inputs(2, 3, 33))
+
+
+def test_straight_through_residue_is_the_front_ends():
+    """(sign - f) + f is cancelled before the passes; here it is float arithmetic."""
+
+    def spell(e, x):
+        f = e(op.clip(x, -1, 1))
+        return e(op.add(e(op.subtract(sign(e, x), f)), f))
+
+    assert_stays(dense(spell))
+
+
+# Scales -----------------------------------------------------------------------------------------
+
+
+def scaled(scale):
+    return lambda e, x: e(op.multiply(sign(e, x), const(scale)))
+
+
+def test_scales_per_token_and_per_column():
+    per_token = 2.0 ** np.arange(3)[:, None]
+    w = weight(33) * 2.0 ** np.arange(7)
+    after = recognised(dense(scaled(per_token), w=w.astype(F)), inputs(2, 3, 33))
+    _, (s,), _, (t,) = (part.fields for part in product(after).args)
+    assert s.value.numpy().shape == (3, 1)
+    assert t.value.numpy().shape == (1, 7)
+
+
+def test_scales_along_the_contracted_axis_stay():
+    assert_stays(dense(scaled(2.0 ** np.arange(33))))
+
+
+def test_scales_that_repeat_one_number_are_scalars():
+    after = recognised(dense(scaled(np.full(33, 0.5))), inputs(2, 3, 33))
+    assert product(after).args[1].fields[0].value.numpy().shape == ()
+
+
+def attention_scores(q_scale, k_scale, scale_first):
+    """q . k of (2, 5, 2 heads, 24), scales before or after the move to heads."""
+
+    def heads(e, x, scale):
+        x = e(op.sign(x))
+        x = e(op.multiply(x, const(scale))) if scale_first else x
+        x = e(op.permute_dims(e(op.reshape(x, (2, 5, 2, 24))), [0, 2, 1, 3]))
+        return x if scale_first else e(op.multiply(x, const(scale)))
+
+    def build(e, q, k):
+        left, right = heads(e, q, q_scale), heads(e, k, k_scale)
+        return e(op.matmul(left, e(op.permute_dims(right, [0, 1, 3, 2]))))
+
+    return module_of({"q": (2, 5, 48), "k": (2, 5, 48)}, build)
+
+
+PER_HEAD = np.array([[[0.5]], [[2.0]]])
+
+
+@pytest.mark.parametrize(
+    ("module", "shapes"),
+    [
+        (attention_scores(0.5, 2, True), [(), ()]),
+        (attention_scores(PER_HEAD, PER_HEAD, False), [(1, 2, 1, 1), (1, 2, 1, 1)]),
+        (attention_scores(np.repeat([0.5, 4], 24), 2, True), [(1, 2, 1, 1), ()]),
+        (attention_scores(2.0 ** np.arange(5)[:, None], 1, True), [(1, 1, 5, 1), ()]),
+        (attention_scores(1, 2.0 ** np.arange(5)[:, None], True), [(), (1, 1, 1, 5)]),
+    ],
+    ids=["scalar", "head", "channel of one head", "token of q", "token of k"],
+)
+def test_scales_travel_through_views(module, shapes):
+    after = recognised(module, inputs(2, 5, 48), inputs(2, 5, 48, number=1))
+    _, (s,), _, (t,) = (part.fields for part in product(after).args)
+    assert [np.squeeze(a.value.numpy()).shape for a in (s, t)] == [
+        tuple(n for n in shape if n > 1) for shape in shapes
+    ]
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_channel_scales_through_views_stay(side):
+    scales = [1, 1]
+    scales[side] = 2.0 ** (np.arange(48) % 24)
+    assert_stays(attention_scores(*scales, True))
+
+
+def test_a_split_hands_its_planes_on():
+    def build(e, x):
+        parts = e(op.split(e(op.sign(x)), 2, axis=2))
+        left, right = (e(relax.TupleGetItem(parts, i)) for i in range(2))
+        return e(op.matmul(left, e(op.permute_dims(right, [0, 2, 1]))))
+
+    recognised(module_of({"x": (2, 5, 66)}, build), inputs(2, 5, 66))
+
+
+# Operands ---------------------------------------------------------------------------------------
+
+
+def test_weights_with_zeros_and_column_scales():
+    w = weight(33) * 2.0 ** np.arange(7, dtype=F)
+    w[3, 2] = w[0, 6] = 0
+    w[:, 4] = 0
+    recognised(dense(sign, w=w.astype(F)), inputs(2, 3, 33))
+
+
+def three_levels():
+    w = weight(33)
+    w[0, 0] *= 0.5
+    return w
+
+
+def spread_too_far():
+    w = weight(33)
+    w[0, 0] *= F(1.0002)
+    return w
+
+
+@pytest.mark.parametrize("w", [three_levels(), spread_too_far(), weight(1)], ids=len)
+def test_weights_of_other_levels_stay(w):
+    assert_stays(dense(sign, w=w, k=len(w)))
+
+
+def test_a_float_operand_stays():
+    assert_stays(dense(lambda e, x: e(op.exp(x))))
+    assert_stays(module_of({"x": (3, 4), "y": (4, 5)}, lambda e, x, y: e(op.matmul(sign(e, x), y))))
+
+
+def test_vectors_stay():
+    """A vector's one axis is contracted, whatever scale it has."""
+
+    def build(e, x, y):
+        scaled_y = e(op.multiply(sign(e, y), const(2.0 ** np.arange(4))))
+        return e(op.matmul(sign(e, x), scaled_y))
+
+    assert_stays(module_of({"x": (3, 4), "y": (4,)}, build))
+
+
+def test_sums_that_broadcast_stay():
+    def build(e, x, y):
+        return e(op.matmul(e(op.add(sign(e, x), sign(e, y))), literal(weight(4))))
+
+    assert_stays(module_of({"x": (2, 3, 4), "y": (3, 4)}, build))
+
+
+def test_comparisons_that_broadcast_both_sides_stay():
+    def build(e, x, y):
+        mask = e(op.astype(e(op.greater(x, y)), "float32"))
+        return e(op.matmul(mask, literal(weight(4))))
+
+    assert_stays(module_of({"x": (2, 1, 4), "y": (1, 3, 1)}, build))
+
+
+def test_comparisons_of_integers_stay():
+    def build(e, x):
+        whole = e(op.astype(x, "int64"))
+        mask = e(op.astype(e(op.greater(whole, literal(np.int64(0)))), "float32"))
+        return e(op.matmul(mask, literal(weight(4))))
+
+    assert_stays(module_of({"x": (2, 3, 4)}, build))
+
+
+@seed(0)
+@settings(max_examples=10, deadline=None, database=None)
+@given(
+    spells=st.lists(st.sampled_from(list(SIGNS)), min_size=1, max_size=3),
+    scales=st.lists(st.sampled_from([0.25, 0.5, 1.0, -2.0]), min_size=3, max_size=3),
+    k=st.sampled_from(K),
+)
+def test_any_sum_of_scaled_signs_gives_the_same_numbers(spells, scales, k):
+    def spell(e, x):
+        total = None
+        for i, (one, scale) in enumerate(zip(spells, scales, strict=False)):
+            shifted = e(op.add(x, const(i / 4)))
+            term = e(op.multiply(one(e, shifted), const(scale)))
+            total = term if total is None else e(op.add(total, term))
+        return total
+
+    x = np.random.default_rng(k).integers(-4, 5, (2, 3, k)).astype(F) / 4
+    after = recognised(dense(spell, k), x)
+    assert len(product(after).args[0].fields) == len(spells)
