@@ -36,24 +36,23 @@ def folded_model(
     cancel_straight_through(graph)
     fold_constants(graph)
     proto = model.proto.graph
-    kept = [
-        node
-        for node in proto.node
-        if not all(name in graph.constants for name in node.output if name)
-    ]
+    needed = {value.name for value in proto.output}
+    kept = []
+    for node in reversed(proto.node):
+        live = needed.intersection(node.output)
+        if live and not live <= graph.constants.keys():
+            needed.update(node.input)
+            kept.append(node)
     computed = {name for node in proto.node for name in node.output}
-    needed = {name for node in kept for name in node.input}
-    needed.update(value.name for value in proto.output)
     folded = [
         onnx.numpy_helper.from_array(array, name)
         for name, array in graph.constants.items()
         if name in computed and name in needed
     ]
     initializers = [tensor for tensor in proto.initializer if tensor.name in needed]
-    result = onnx.ModelProto()
-    result.CopyFrom(model.proto)
-    for repeated, items in ((result.graph.node, kept), (result.graph.initializer, initializers)):
+    # The copy that was read is ours: changed in place, its weights exist once.
+    for repeated, items in ((proto.node, kept[::-1]), (proto.initializer, initializers)):
         del repeated[:]
         repeated.extend(items)
-    result.graph.initializer.extend(folded)
-    return result
+    proto.initializer.extend(folded)
+    return model.proto
