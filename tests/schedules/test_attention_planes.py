@@ -189,16 +189,6 @@ def test_close_to_oracle(level, case, seed):
     check_smooth(level, case, seed)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("level", LEVELS)
-@settings(max_examples=300, deadline=None)
-@given(exact=specs(EXACT), smooth=specs(SMOOTH), seed=st.integers(0, 2**31))
-def test_campaign(level, exact, smooth, seed):
-    need(level)
-    check_exact(level, exact, seed)
-    check_smooth(level, smooth, seed)
-
-
 def test_compiles_for_arm():
     profile = resolve("llvm -mcpu=cortex-a72 -mtriple=aarch64-linux-gnu")
     kinds = (Kind.MASKED, Kind.SIGN)

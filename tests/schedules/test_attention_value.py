@@ -157,21 +157,6 @@ def test_any_shape(level: str) -> None:
     examine()
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-@pytest.mark.parametrize("level", LEVELS)
-def test_any_shape_at_length(level: str) -> None:
-    needs(LEVELS[level])
-
-    @seed(31)
-    @settings(max_examples=250, deadline=None, database=None)
-    @given(specs(), st.integers(0, 2**31))
-    def examine(spec: AttentionValue, number: int) -> None:
-        check(spec, LEVELS[level], number)
-
-    examine()
-
-
 @pytest.mark.parametrize("density", [RARE, HALF])
 def test_error_bound_with_arbitrary_scales(density: float) -> None:
     """The bound that the kernel's module states, with the number of terms taken generously."""

@@ -117,21 +117,6 @@ def test_any_shape(level: str) -> None:
     run()
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-@pytest.mark.parametrize("level", LEVELS)
-def test_any_shape_at_length(level: str) -> None:
-    needs(LEVELS[level])
-
-    @seed(21)
-    @settings(max_examples=300, deadline=None, database=None)
-    @given(specs(), st.integers(0, 2**31))
-    def run(spec: BatchMatmul, number: int) -> None:
-        check(spec, LEVELS[level], number)
-
-    run()
-
-
 def test_compiles_to_byte_counts_on_arm() -> None:
     kinds = (Kind.SIGN, Kind.MASKED)
     spec = BatchMatmul(Rows(1, 9, 1, 64), Rows(1, 20, 1, 64), kinds, (Kind.MASK,))
