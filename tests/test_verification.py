@@ -1,0 +1,62 @@
+"""What the face makes of a comparison: failed, or nothing to compare with."""
+
+import pytest
+
+from gsb_tvm import verification
+from gsb_tvm.dialect.errors import ToolchainError
+from gsb_tvm.driver import Options, compile_model
+from gsb_tvm.runtime.metadata import read
+from gsb_tvm.runtime.session import load
+from gsb_tvm.runtime.verify import Sample, judge
+from gsb_tvm.targets import resolve
+from tests import tiny_models as tiny
+
+EXACT, TIE, WRONG = (Sample(kind, 1.0, True) for kind in ("exact", "tie", "wrong"))
+
+
+@pytest.fixture(scope="module")
+def artefact(tmp_path_factory):
+    out = tmp_path_factory.mktemp("artefact") / "m.so"
+    compile_model(tiny.binary_linear(), resolve("native"), Options(out, verify=False))
+    return out
+
+
+def compare(artefact, monkeypatch, samples):
+    monkeypatch.setattr(verification, "verify", lambda *_, **__: judge(samples, "folded"))
+    reference = verification.reference_of(tiny.binary_linear())
+    return verification.compare(load(artefact).run, reference, read(artefact))
+
+
+@pytest.mark.parametrize(
+    ("samples", "verdict"),
+    [
+        ([EXACT] * 8, "ok"),
+        ([EXACT] + [TIE] * 7, "ok"),
+        ([TIE] * 32, "skipped"),
+        ([TIE] * 31 + [WRONG], "failed"),
+        ([WRONG] * 8, "failed"),
+    ],
+)
+def test_only_ties_alone_decide_nothing(artefact, monkeypatch, samples, verdict):
+    found = compare(artefact, monkeypatch, samples)
+    assert found.verdict == verdict
+    assert ("undecided" in found.reason) == (verdict == "skipped")
+    assert found.samples == tuple(samples)
+
+
+def test_a_model_that_onnxruntime_refuses_is_skipped(artefact, monkeypatch):
+    def refuse(*_, **__):
+        raise ToolchainError("ONNX Runtime refuses the model (no such operator).")
+
+    monkeypatch.setattr(verification, "verify", refuse)
+    reference = verification.reference_of(tiny.binary_linear())
+    found = verification.compare(load(artefact).run, reference, read(artefact))
+    assert (found.verdict, "no such operator" in found.reason) == ("skipped", True)
+
+
+def test_the_true_model_is_exact_and_another_differs(artefact):
+    run, metadata = load(artefact).run, read(artefact)
+    same = verification.reference_of(tiny.binary_linear())
+    assert verification.compare(run, same, metadata).exact == 8
+    other = verification.reference_of(tiny.binary_linear(seed=1))
+    assert verification.compare(run, other, metadata).verdict == "failed"
