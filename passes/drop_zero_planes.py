@@ -1,6 +1,5 @@
 """Drop zero planes where the compiler has proved that no value can be zero."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +9,7 @@ from tvm.ir.transform import Pass
 
 from gsb_tvm.dialect import ops
 from gsb_tvm.dialect.ops import is_call, is_packed, spec_of
-from gsb_tvm.dialect.specs import Dense, Kind, Tensor
+from gsb_tvm.dialect.specs import BatchMatmul, Dense, Kind
 from gsb_tvm.passes.rewriting import Expr, Graph, payload, rewrite_pass
 
 
@@ -42,7 +41,7 @@ class _Dropper:
             value = value if reader is None else reader
             dropped = _without_zeros(value)
             if dropped is None:
-                return value
+                return reader
             tensor = graph.emit(dropped, var.name)
             self._signs[tensor] = tensor
             self._gone.add(tensor)
@@ -52,16 +51,21 @@ class _Dropper:
     def _reader(self, value: Expr) -> Expr | None:
         spec = spec_of(value)
         names = [name for name, _, _ in spec.inputs()]
-        changes: dict[str, Any] = {}
-        for prefix, field in _FIELDS.get(type(spec).__name__, ()):
-            if getattr(spec, field) is Kind.MASKED:
-                bits = value.args[names.index(f"{prefix}_bits")]
-                if bits in self._gone:
-                    changes[field] = Kind.SIGN
-        if not changes:
+
+        def kind(plane: str, old: Kind) -> Kind:
+            return Kind.SIGN if value.args[names.index(f"{plane}_bits")] in self._gone else old
+
+        changes: dict[str, Any] = {
+            field: kind(plane, getattr(spec, field))
+            for plane, field in _FIELDS.get(type(spec).__name__, ())
+        }
+        if isinstance(spec, BatchMatmul):
+            changes["a_kinds"] = tuple(kind(f"a{i}", old) for i, old in enumerate(spec.a_kinds))
+            changes["b_kinds"] = tuple(kind(f"b{i}", old) for i, old in enumerate(spec.b_kinds))
+        new = replace(spec, **changes)
+        if new == spec:
             return None
-        kept = _kept(spec.inputs(), replace(spec, **changes).inputs())
-        return ops.packed(replace(spec, **changes), [value.args[i] for i in kept])
+        return ops.packed(new, [value.args[names.index(name)] for name, _, _ in new.inputs()])
 
 
 _FIELDS = {
@@ -69,11 +73,6 @@ _FIELDS = {
     "AttentionPlanes": (("q", "query_kind"), ("k", "key_kind")),
     "AttentionValue": (("v", "value_kind"),),
 }
-
-
-def _kept(old: Sequence[Tensor], new: Sequence[Tensor]) -> list[int]:
-    names = [name for name, _, _ in old]
-    return [names.index(name) for name, _, _ in new]
 
 
 def _without_zeros(value: Expr) -> Expr | None:

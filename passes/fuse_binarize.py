@@ -21,7 +21,8 @@ def FuseBinarize() -> Pass:
     after   b = gsb.attention_value(..., move; compare)
     and     gsb.value_planes(add(x, move)) likewise
     Requires   constants per feature; norm over the last axis; one shift
-    Leaves alone   live shifts, a second shift, norms over other axes
+    Leaves alone   live shifts, a second shift, a shift before a norm, norms over other axes,
+                   products of attention that others read too
     Exact   integers yes; the norm's sums may be taken in another order
     Source   docs/architecture.md, fusion
     """
@@ -48,6 +49,8 @@ def _shift(value: Expr, graph: Graph) -> Expr | None:
     pair = operand_pair(call) if call is not None else None
     if spec.shift or pair is None or shape_of(pair[0]) != shape_of(value.args[0]):
         return None
+    if is_call(value, "gsb.binarize") and spec.norm:
+        return None  # a shift before the norm is none after it
     vector = column_vector(pair[1], spec.rows.features)
     if vector is None:
         return None

@@ -13,6 +13,7 @@ from gsb_tvm.dialect.specs import Dense, Kind, Step
 from gsb_tvm.passes.packing import (
     binarize,
     column_vector,
+    own_source,
     plane_source,
     product_scale,
     step_operand,
@@ -56,13 +57,12 @@ def _pack(value: Expr, graph: Graph, tile: int) -> Expr | None:
     columns = shape_of(value)[-1]
     pair_scales = [[product_scale(s, t) for t in weight_scales] for s in scales]
     vectors = [[column_vector(s, columns) for s in row] for row in pair_scales]
-    sources = [plane_source(plane, graph) for plane in planes]
-    if any(v is None for row in vectors for v in row) or any(s is None for s in sources):
+    if any(v is None for row in vectors for v in row):
         return None
+    sources = [plane_source(plane, graph) or own_source(plane) for plane in planes]
     batch, tokens = (1, shape[0]) if len(shape) == 2 else shape[:2]
     total: Expr = None
     for source, row in zip(sources, vectors, strict=True):
-        assert source is not None
         rows = _rows(source.x, batch, tokens, shape[-1], graph)
         x = source.x
         if len(shape) == 2:
@@ -81,8 +81,10 @@ def _rows(x: Expr, batch: int, tokens: int, features: int, graph: Graph) -> Rows
     pair = operand_pair(graph.producer(x)) if graph.call(x, "relax.add") is not None else None
     _, calls = view_source(x if pair is None else pair[0], graph)
     for call, _ in reversed(calls):
+        if is_call(call, "relax.split"):
+            continue
         shape = shape_of(call)
-        if len(shape) == 4 and (shape[0], shape[1]) == (batch, tokens):
+        if len(shape) == 4 and shape[:2] == (batch, tokens) and shape[2] * shape[3] == features:
             return Rows(batch, tokens, shape[2], shape[3])
     return Rows(batch, tokens, 1, features)
 

@@ -7,8 +7,8 @@ from tvm.ir.transform import Pass
 from gsb_tvm.dialect import ops
 from gsb_tvm.dialect.bits import Rows
 from gsb_tvm.dialect.ops import is_call, shape_of
-from gsb_tvm.dialect.specs import BatchMatmul, Compare, Kind
-from gsb_tvm.passes.packing import PlaneSource, binarize, plane_source
+from gsb_tvm.dialect.specs import BatchMatmul, Kind
+from gsb_tvm.passes.packing import binarize, own_source, plane_source
 from gsb_tvm.passes.rewriting import Expr, Graph, constant, literal, payload, rewrite_pass
 
 
@@ -53,11 +53,8 @@ def _planes(
     tensors: list[Expr] = []
     kinds: list[Kind] = []
     for plane in planes:
-        # A plane that is no plain comparison holds -1, 0, 1 itself: comparing it with 0 packs it.
-        source = plane_source(plane, graph) or PlaneSource(plane, Compare(Kind.MASKED))
+        source = plane_source(plane, graph) or own_source(plane)
         x = source.x
-        if shape_of(x) != shape_of(plane):
-            source, x = PlaneSource(plane, Compare(Kind.MASKED)), plane
         if transposed:
             rank = len(shape_of(x))
             x = graph.emit(relax.op.permute_dims(x, [*range(rank - 2), rank - 1, rank - 2]))

@@ -26,7 +26,7 @@ class PlaneSource:
 def plane_source(plane: Expr, graph: Graph) -> PlaneSource | None:
     """The tensor and comparison behind ``gsb.sign`` or a ``gsb.mask`` with a constant bound.
 
-    Any other plane is its own source: its values -1, 0, 1 compared with 0.
+    None for any other plane, see :func:`own_source`.
     """
     call = graph.call(plane, "gsb.sign")
     if call is not None:
@@ -37,7 +37,14 @@ def plane_source(plane: Expr, graph: Graph) -> PlaneSource | None:
     bound = scalar(call.args[1]) if call is not None else None
     if call is None or bound is None or str(call.attrs["compare"]) not in ("gt", "ge"):
         return None
+    if not np.isfinite(bound):  # JSON, and so a spec, has no infinity
+        return None
     return PlaneSource(call.args[0], Compare(Kind.MASK, bound, str(call.attrs["compare"]) == "gt"))
+
+
+def own_source(plane: Expr) -> PlaneSource:
+    """Any plane as its own source: its values -1, 0, 1 compared with 0."""
+    return PlaneSource(plane, Compare(Kind.MASKED))
 
 
 def token_source(x: Expr, rows: Rows, graph: Graph) -> Expr | None:

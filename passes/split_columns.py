@@ -37,7 +37,8 @@ def SplitColumns() -> Pass:
     After   y = gsb.matmul(a, w[:, columns of q]) + bias' + move';  q = permute(reshape(y))
     Requires   the reader's tensor takes whole columns: (batch, tokens, heads, width) in the order
                (batch, heads, tokens, width); constants between are the same for every token
-    Leaves alone   tensors that take all columns in order, gather tokens, or mix live operands
+    Leaves alone   tensors that take all columns in order after the last float step, gather tokens,
+                   or mix live operands
     Exact   yes: the same products and the same float steps on fewer columns
     Source   GSB, arXiv 2305.07931, fused qkv projection
     """
@@ -103,9 +104,20 @@ def _own_columns(x: Expr, graph: Graph) -> Expr:
             return x
         steps.append((call, constant(call.args[0]) is not None, by_column))
     taken = _head_columns(index, shape)
-    if taken is None:
+    if taken is None or (not _step_after_view(calls) and _takes_all(taken, columns)):
         return x
     return _emit(source, steps, taken, shape, graph)
+
+
+def _takes_all(taken: Index, columns: int) -> bool:
+    """Whether every column is taken, in order."""
+    return taken.size == columns and bool((taken.reshape(-1) == np.arange(columns)).all())
+
+
+def _step_after_view(calls: list[tuple[Expr, int]]) -> bool:
+    """Whether a float step follows a view."""
+    views = [any(is_call(call, name) for name in VIEWS) for call, _ in calls]
+    return not all(views[views.index(True) :])
 
 
 def _per_column(values: Index, column: Index, columns: int) -> Index | None:

@@ -16,15 +16,10 @@ from gsb_tvm.dialect import ops
 from gsb_tvm.passes.recognize_planes import RecognizePlanes
 from gsb_tvm.passes.rewriting import literal
 from gsb_tvm.testing import assert_rewrites, module_of, operators
+from tests.passes.graphs import CLEAN, F, bindings, const, gsb_attention, gsb_values
 
 K = [2, 31, 32, 33, 63, 64, 65]
-F = np.float32
 SPECIAL = np.array([0, -0.0, 1e-45, -1e-45, 1e-38, 0.3, -0.3, 3e38, -3e38, np.inf, -np.inf], F)
-CLEAN = relax.transform.DeadCodeElimination()
-
-
-def const(value):
-    return literal(np.asarray(value, F))
 
 
 def weight(k, columns=7, scale=0.5):
@@ -47,8 +42,7 @@ def dense(spell, k=33, w=None, shape=None):
 
 def product(module):
     """The one ``gsb.matmul`` of a module."""
-    calls = [b.value for block in module["main"].body.blocks for b in block.bindings]
-    (found,) = (call for call in calls if ops.is_call(call, "gsb.matmul"))
+    (found,) = bindings(module, "gsb.matmul")
     return found
 
 
@@ -253,28 +247,6 @@ def test_levels_behind_a_negative_factor_mask_the_product():
 
 
 # Sums of planes ---------------------------------------------------------------------------------
-
-
-def gsb_attention(e, p, a=(0.25, 0.5, 2.0)):
-    top = e(op.max(p))
-    base = e(op.clip(e(op.round(e(op.divide(p, const(a[0]))))), 0, 1))
-    total = e(op.multiply(base, const(a[0])))
-    for ratio, scale in zip((0.7, 0.9), a[1:], strict=True):
-        mask = e(op.greater(p, e(op.multiply(top, const(ratio)))))
-        total = e(op.add(total, e(op.multiply(e(op.astype(mask, "float32")), const(scale)))))
-    return total
-
-
-def gsb_values(e, v, a=(0.5, 0.25, 4.0)):
-    top, bottom = e(op.max(v)), e(op.min(v))
-    total = e(op.multiply(e(op.sign(v)), const(a[0])))
-    for ratio, scale in zip((0.7, 0.9), a[1:], strict=True):
-        high = e(op.greater(v, e(op.multiply(top, const(ratio)))))
-        low = e(op.less(v, e(op.multiply(bottom, const(ratio)))))
-        mask = e(op.add(e(op.astype(high, "float32")), e(op.astype(low, "float32"))))
-        group = e(op.sign(e(op.multiply(v, mask))))
-        total = e(op.add(total, e(op.multiply(group, const(scale)))))
-    return total
 
 
 @pytest.mark.parametrize(("batch", "tokens", "width"), [(1, 5, 24), (4, 7, 64)])
