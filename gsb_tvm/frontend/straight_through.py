@@ -16,7 +16,7 @@ from gsb_tvm.frontend.graph import Array, Graph, Node, unrepeated
 
 
 def merge_equal_values(graph: Graph) -> None:
-    """Let nodes and constants that compute the same value be one."""
+    """Let nodes and constants that compute the same value be one; an Identity is its input."""
     alias: dict[str, str] = {}
     alike: dict[Any, list[str]] = {}
     for name, array in graph.constants.items():
@@ -30,6 +30,9 @@ def merge_equal_values(graph: Graph) -> None:
     kept = []
     for node in graph.nodes:
         node.inputs = [alias.get(name, name) for name in node.inputs]
+        if node.op == "Identity" and not node.domain:
+            alias[node.output] = node.inputs[0]
+            continue
         key = (node.op, node.domain, tuple(node.inputs), len(node.outputs), _frozen(node.attrs))
         first_node = seen.setdefault(key, node)
         if first_node is node:

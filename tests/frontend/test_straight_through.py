@@ -34,6 +34,22 @@ def test_equal_values_are_one_whatever_their_names():
     assert operators(imported(build).module) == ["sign"]
 
 
+def test_residue_through_identities():
+    # detach() is an Identity where the dynamo exporter does not optimise; the values stay one
+    def build(g, x):
+        smooth = g("Tanh", x)
+        difference = g("Sub", g("Identity", g("Sign", x)), g("Identity", smooth))
+        return g("Identity", g("Add", difference, smooth))
+
+    assert operators(imported(build).module) == ["sign"]
+
+
+def test_an_input_that_is_an_output():
+    model = imported(lambda g, x: g("Identity", g("Identity", x)))
+    x = np.float32([[1, 2, 3], [4, 5, 6]])
+    np.testing.assert_array_equal(run_relax(model.module, x)[0], x)
+
+
 def test_residue_in_residue():
     def build(g, x):
         inner = g("Add", g("Sub", g("Round", x), x), x)
