@@ -488,6 +488,23 @@ def test_a_foreign_target_is_linked_and_verified(gsb, tmp_path):
     refused(gsb(tmp_path, "run", "m-cortex-a72.so"), 2, "aarch64")
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--target", "llvm", "-mcpu=haswell", "m.onnx", "--no-verify", "--json"],
+        ["m.onnx", "--json", "--target", "llvm", "-mcpu", "haswell", "--no-verify"],
+        ["--target=llvm -mcpu=haswell", "--json", "--no-verify", "m.onnx"],
+        ["m.onnx", "--target", '{"kind": "llvm", "mcpu": "haswell"}', "--no-verify", "--json"],
+    ],
+)
+def test_a_target_is_taken_as_typed(gsb, tmp_path, words):
+    save(tmp_path, tiny.binary_linear())
+    done = gsb(tmp_path, "compile", *words)
+    assert (done.code, done.err) == (0, ""), done
+    assert done.left == {"m-haswell.so", "m-haswell.json"}
+    assert "-mcpu=haswell" in json.loads(done.out)["target"]
+
+
 def test_dump_ir_writes_each_stage(gsb, tmp_path):
     model = save(tmp_path, tiny.binary_linear())
     done = gsb(tmp_path, "compile", model, *NATIVE, "--dump-ir", "ir", "-o", "out.so")
