@@ -49,7 +49,8 @@ def PackAttention() -> Pass:
     Requires   q, k single sign planes with scalar scales; masks of p: one constant bound, then
                bounds ratio * max(p); v one sign plane and masks of it at ratio * max(v),
                ratio * min(v); scales scalar or per head
-    Leaves alone   anything else: PackMatmul packs it operator by operator
+    Leaves alone   anything else, keys turned before their sign too: PackMatmul packs it operator by
+                   operator
     Exact   integers are; float steps keep their order, softmax sums may not
     Source   GSB, arXiv 2305.07931, superposed attention and values
     """
