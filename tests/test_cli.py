@@ -686,3 +686,21 @@ def test_without_a_model_the_demo_is_compiled(gsb, tmp_path):
     assert found["layers"]["float"] == 3  # patch embedding and two heads
     assert found["verify"]["verdict"] == "ok"
     assert done.left == {found["artefact"], found["artefact"].replace(".so", ".json")}
+
+
+def test_equal_commands_give_equal_bytes(tmp_path):
+    """In other folders, and with other orders of sets and dictionaries."""
+    artefacts = []
+    for seed in ("1", "2"):
+        folder = tmp_path / seed
+        folder.mkdir()
+        save(folder, tiny.binary_linear())
+        subprocess.run(
+            [sys.executable, "-m", "gsb_tvm.compile", "m.onnx", "--no-verify", "-o", "out.so"],
+            cwd=folder,
+            check=True,
+            stdout=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)},
+        )
+        artefacts.append((folder / "out.so").read_bytes() + (folder / "out.json").read_bytes())
+    assert artefacts[0] == artefacts[1]
