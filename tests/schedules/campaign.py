@@ -5,7 +5,7 @@
 A case is one kernel on one set of data; it is a mismatch where any word, flag or float that the
 kernel writes differs from the oracle's. Kernels and data come from the families' own tests, with
 widths of 1 to 4096: every other kernel has one of ``EDGES``, the rest are random. Floats in the
-data are small integers or halves, so float outputs are exact too, in whatever order they are summed.
+data are small integers or halves, so float outputs are exact too, in whatever order of summing.
 """
 
 import argparse
