@@ -59,7 +59,7 @@ def _pack(value: Expr, graph: Graph, tile: int) -> Expr | None:
     vectors = [[column_vector(s, columns) for s in row] for row in pair_scales]
     if any(v is None for row in vectors for v in row):
         return None
-    sources = [plane_source(plane, graph) or own_source(plane) for plane in planes]
+    sources = [plane_source(plane, graph) or own_source(plane, graph) for plane in planes]
     batch, tokens = (1, shape[0]) if len(shape) == 2 else shape[:2]
     total: Expr = None
     for source, row in zip(sources, vectors, strict=True):

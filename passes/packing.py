@@ -42,9 +42,11 @@ def plane_source(plane: Expr, graph: Graph) -> PlaneSource | None:
     return PlaneSource(call.args[0], Compare(Kind.MASK, bound, str(call.attrs["compare"]) == "gt"))
 
 
-def own_source(plane: Expr) -> PlaneSource:
-    """Any plane as its own source: its values -1, 0, 1 compared with 0."""
-    return PlaneSource(plane, Compare(Kind.MASKED))
+def own_source(plane: Expr, graph: Graph) -> PlaneSource:
+    """Any plane as its own source: its values 0, 1 or -1, 0, 1 compared with 0."""
+    behind, _ = view_source(plane, graph)
+    is_mask = graph.call(behind, "gsb.mask") is not None
+    return PlaneSource(plane, Compare(Kind.MASK if is_mask else Kind.MASKED))
 
 
 def token_source(x: Expr, rows: Rows, graph: Graph) -> Expr | None:

@@ -27,6 +27,7 @@ _COMPARE = {
     "relax.less_equal": "le",
 }
 _FLIPPED = {"gt": "lt", "ge": "le", "lt": "gt", "le": "ge"}
+_COMPLEMENT = {"gt": "le", "ge": "lt", "lt": "ge", "le": "gt"}
 _MOST_LEVELS = 4
 _HALF = np.float32(0.5)
 
@@ -43,8 +44,8 @@ class Planes:
         return self._known.get(expr)
 
     def learn(self, var: Expr, x: Superposed, graph: Graph) -> None:
-        """Remember that ``var`` is ``x``; ``a (2 m - 1)`` of a mask m is a sign."""
-        self._known[var] = self._as_sign(x, graph)
+        """Remember that ``var`` is ``x``; ``a (2 m - 1)`` is a sign, ``a (1 - m)`` a mask."""
+        self._known[var] = self._as_mask(self._as_sign(x, graph), graph)
 
     def sign_plane(self, x: Expr, at_zero: int, graph: Graph) -> Expr:
         """The one sign plane of ``x`` with this rule at zero."""
@@ -76,6 +77,15 @@ class Planes:
             source = self._plane((source, "minus", bound), lambda: offset, graph)
         plane = self.sign_plane(source, 1 if compare == "ge" else -1, graph)
         return Superposed((Term(plane, Kind.SIGN, scale),), sp.ZERO)
+
+    def _as_mask(self, x: Superposed, graph: Graph) -> Superposed:
+        found = sp.scaled_complement(x)
+        call = graph.call(found[0].plane, "gsb.mask") if found is not None else None
+        if found is None or call is None:
+            return x
+        source, bound = call.args
+        plane = self.mask_plane(source, bound, _COMPLEMENT[str(call.attrs["compare"])], graph)
+        return Superposed((Term(plane, Kind.MASK, found[1]),), sp.ZERO)
 
 
 def _condition(expr: Expr, graph: Graph) -> tuple[Expr, Expr, str] | None:

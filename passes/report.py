@@ -235,13 +235,13 @@ def _levels(weight: Array) -> str:
 
 def _obstacle(call: Expr) -> str:
     """Why no packing pass took a ``gsb.matmul``."""
-    _, scales, others, other_scales = (list(part.fields) for part in call.args)
+    planes, scales, others, _ = (list(part.fields) for part in call.args)
+    if any(constant(plane) is None for plane in others):
+        if shape_of(planes[0])[:-2] != shape_of(others[0])[:-2]:
+            return "its operands' leading axes differ"
+        return "the scales of an operand's planes have no common factor"
     if any(_payload(scale).size != 1 for scale in scales):
         return "a scale of its left operand is not one number"
-    if any(constant(plane) is None for plane in others):
-        if any(_payload(scale).size != 1 for scale in other_scales):
-            return "a scale of its right operand is not one number"
-        return "its operands' leading axes differ"
     return "no packed form takes its operands"
 
 

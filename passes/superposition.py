@@ -76,8 +76,14 @@ def scaled(x: Superposed, factor: Floats, op: Callable[[Any, Any], Any]) -> Supe
 
 
 def added(x: Superposed, y: Superposed) -> Superposed:
-    """Sum of two superposed tensors."""
-    return Superposed(x.terms + y.terms, compact(x.constant + y.constant))
+    """Sum of two superposed tensors; a plane of both is one term."""
+    terms = {term.plane: term for term in x.terms}
+    for term in y.terms:
+        if term.plane in terms:
+            both = terms[term.plane].scale.astype(np.float64) + term.scale
+            term = replace(term, scale=compact(both.astype(np.float32)))
+        terms[term.plane] = term
+    return Superposed(tuple(terms.values()), compact(x.constant + y.constant))
 
 
 def shifted(x: Superposed, constant: Floats) -> Superposed:
@@ -96,6 +102,16 @@ def sign_from_mask(x: Superposed) -> tuple[Term, Floats] | None:
     if scale.shape != x.constant.shape or not (x.constant == -scale / 2).all():
         return None
     return x.terms[0], (scale / 2).astype(np.float32)
+
+
+def scaled_complement(x: Superposed) -> tuple[Term, Floats] | None:
+    """The mask term and scale a with ``x = a * (1 - m)``, or None: ``where(x < b, 0, a)``."""
+    if len(x.terms) != 1 or x.terms[0].kind is not Kind.MASK or not x.constant.any():
+        return None
+    scale = x.terms[0].scale
+    if scale.shape != x.constant.shape or not (x.constant == -scale).all():
+        return None
+    return x.terms[0], x.constant
 
 
 @dataclass(frozen=True)

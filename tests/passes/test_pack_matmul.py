@@ -8,7 +8,13 @@ from gsb_tvm.dialect import ops
 from gsb_tvm.dialect.bits import Rows
 from gsb_tvm.dialect.specs import Kind
 from gsb_tvm.passes.pack_matmul import PackMatmul
-from gsb_tvm.testing import assert_leaves_alone, assert_rewrites, module_of, operators
+from gsb_tvm.testing import (
+    assert_leaves_alone,
+    assert_rewrites,
+    module_of,
+    operators,
+    run_module,
+)
 from tests.passes.graphs import (
     Attention,
     K,
@@ -56,7 +62,7 @@ def test_superposed_attention_and_values(batch, tokens, width):
     shapes = {"p": (batch, 2, tokens, tokens), "v": (batch, 2, tokens, width)}
     before = recognised(shapes, lambda e, p, v: e(op.matmul(gsb_attention(e, p), gsb_values(e, v))))
     (spec,) = packed(before, np.abs(quarters(*shapes["p"])), quarters(*shapes["v"], number=1))
-    assert spec.a_kinds == (Kind.MASK, Kind.MASKED, Kind.MASKED)
+    assert spec.a_kinds == (Kind.MASK,) * 3
     assert spec.b_kinds == (Kind.MASKED,) * 3
 
 
@@ -91,15 +97,48 @@ def test_products_with_weights_stay():
     assert_leaves_alone(PackMatmul(), recognised({"x": (2, 3, 33)}, build))
 
 
+HEADS, ROWS = 2.0 ** np.arange(2).reshape(2, 1, 1), 2.0 ** np.arange(3)[:, None]
+COLUMNS = 2.0 ** np.arange(4)
+
+
 @pytest.mark.parametrize(
-    "scale", [2.0 ** np.arange(2).reshape(2, 1, 1), 2.0 ** np.arange(3)[:, None]]
+    ("a_scale", "b_scale"), [(HEADS, HEADS), (HEADS, 0.5), (ROWS, COLUMNS), (2.0, COLUMNS)]
 )
-def test_scales_per_head_or_row_stay(scale):
+def test_scales_per_head_row_or_column_follow_the_product(a_scale, b_scale):
     def build(e, x, y):
-        return e(op.matmul(e(op.multiply(e(op.sign(x)), const(scale))), e(op.sign(y))))
+        a, b = (
+            e(op.multiply(e(op.sign(x)), const(a_scale))),
+            op.multiply(e(op.sign(y)), const(b_scale)),
+        )
+        return e(op.matmul(a, e(b)))
 
     before = recognised({"x": (2, 2, 3, 33), "y": (2, 2, 33, 4)}, build)
-    assert operators(before)["gsb.matmul"] == 1
+    packed(before, quarters(2, 2, 3, 33), quarters(2, 2, 33, 4, number=1))
+
+
+def test_nested_masks_with_a_scale_per_head():
+    """BHViT; the sum over masks is an integer, so that sums that cancel are exactly 0."""
+    shape, scale = (2, 2, 5, 5), np.float32([0.1, 0.7]).reshape(2, 1, 1)
+
+    def build(e, p, v):
+        levels = e(op.clip(e(op.round(e(op.multiply(p, const(3))))), 0, 3))
+        o = e(op.matmul(e(op.multiply(levels, const(scale))), e(op.sign(v))))
+        return e(op.sign(o))
+
+    before = recognised({"p": shape, "v": (2, 2, 5, 24)}, build)
+    after = PackMatmul()(before)
+    p, v = np.abs(quarters(*shape)), quarters(2, 2, 5, 24)
+    exact = np.clip(np.rint(3 * p), 0, 3).astype(int) @ np.sign(v).astype(int)
+    assert (exact == 0).any()
+    np.testing.assert_array_equal(run_module(after, p, v)[0], np.sign(exact))
+
+
+def test_scales_of_planes_that_have_no_common_factor_stay():
+    def build(e, x, y):
+        a = [e(op.multiply(e(ops.mask(x, const(b), "gt")), const(1))) for b in (0, 0.5)]
+        return e(ops.matmul(a, [const(HEADS), const(HEADS[::-1])], [e(ops.sign(y, 1))], [const(1)]))
+
+    before = module_of({"x": (2, 2, 3, 33), "y": (2, 2, 33, 4)}, build)
     assert_leaves_alone(PackMatmul(), before)
 
 

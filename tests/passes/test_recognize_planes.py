@@ -266,7 +266,7 @@ def test_superposed_attention_times_superposed_values(batch, tokens, width):
 
 
 def test_differences_of_planes_keep_their_sign():
-    """BHViT: (base - T1) + (T1 - T2) * a2."""
+    """BHViT: (base - T1) + (T1 - T2) * a2, and T1 is one plane."""
 
     def spell(e, x):
         base, t1, t2 = (
@@ -277,7 +277,28 @@ def test_differences_of_planes_keep_their_sign():
 
     after = recognised(dense(spell), inputs(2, 3, 33))
     scales = [float(s.value.numpy()) for s in product(after).args[1].fields]
-    assert scales == [1, -1, 2, -2]
+    assert scales == [1, 1, -2]
+
+
+def row_bound(e, x):
+    return e(op.multiply(e(op.max(x, axis=[2], keepdims=True)), const(0.25)))
+
+
+def unless_below(e, x):
+    """BiViT: where(x < max / 4, 0, 1)."""
+    return e(op.where(e(op.less(x, row_bound(e, x))), const(0), const(1)))
+
+
+def one_minus_below(e, x):
+    below = e(op.astype(e(op.less(x, row_bound(e, x))), "float32"))
+    return e(op.subtract(const(1), below))
+
+
+@pytest.mark.parametrize("spell", [unless_below, one_minus_below])
+def test_one_minus_a_mask_is_the_mask_of_the_opposite(spell):
+    after = recognised(dense(spell), inputs(2, 3, 33))
+    assert "mask ge" in planes(after)
+    assert [float(s.value.numpy()) for s in product(after).args[1].fields] == [1]
 
 
 def test_a_masked_sign_reads_the_sign_of_its_source():

@@ -35,6 +35,14 @@ def test_sums_scales_and_shifts_are_those_of_the_values():
     np.testing.assert_array_equal(value(sp.shifted(x, np.float32(3)), planes), a + 3)
 
 
+def test_a_plane_of_both_operands_is_one_term():
+    planes, x, y = example()
+    twice = sp.added(sp.added(x, y), sp.scaled(x, np.float32(0.5), np.multiply))
+    assert len(twice.terms) == 2
+    expected = 1.5 * value(x, planes) + value(y, planes)
+    np.testing.assert_array_equal(value(twice, planes), expected)
+
+
 def test_kinds_and_scale_types_stay():
     _, x, _ = example()
     scaled = sp.scaled(x, np.float32(1 / 3), np.multiply)
@@ -85,6 +93,16 @@ def test_a_mask_twice_minus_one_is_a_sign(scale):
 def test_other_shifts_of_a_mask_are_no_sign(constant):
     mask = sp.scaled(sp.single("m", Kind.MASK), np.float32(2), np.multiply)
     assert sp.sign_from_mask(sp.shifted(mask, np.float32(constant))) is None
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.3, -2.0])
+def test_one_minus_a_mask_is_its_complement(scale):
+    mask = sp.scaled(sp.single("m", Kind.MASK), np.float32(-scale), np.multiply)
+    term, found = sp.scaled_complement(sp.shifted(mask, np.float32(scale)))
+    assert term.plane == "m"
+    assert found == np.float32(scale)
+    assert sp.scaled_complement(mask) is None
+    assert sp.scaled_complement(sp.shifted(mask, np.float32(2 * scale))) is None
 
 
 def signs(k, columns=5, number=0):
