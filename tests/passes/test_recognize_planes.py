@@ -17,6 +17,7 @@ from gsb_tvm.passes.recognize_planes import RecognizePlanes
 from gsb_tvm.passes.rewriting import literal
 from gsb_tvm.testing import assert_rewrites, module_of, operators
 from tests.passes.graphs import CLEAN, F, bindings, const, gsb_attention, gsb_values
+from tests.passes.spellings import SIGNS, greater, rounding, sign, where
 
 K = [2, 31, 32, 33, 63, 64, 65]
 SPECIAL = np.array([0, -0.0, 1e-45, -1e-45, 1e-38, 0.3, -0.3, 3e38, -3e38, np.inf, -np.inf], F)
@@ -70,62 +71,6 @@ def assert_stays(module):
 
 
 # Signs ------------------------------------------------------------------------------------------
-
-
-def sign(e, x):
-    return e(op.sign(x))
-
-
-def where(e, x):
-    return e(op.where(e(op.greater_equal(x, const(0))), const(1), const(-1)))
-
-
-def where_less(e, x):
-    return e(op.where(e(op.less(x, const(0))), const(-1), const(1)))
-
-
-def where_at_most(e, x):
-    return e(op.where(e(op.less_equal(x, const(0))), const(-1), const(1)))
-
-
-def greater(e, x):
-    mask = e(op.astype(e(op.greater(x, const(0))), "float32"))
-    return e(op.subtract(e(op.multiply(mask, const(2))), const(1)))
-
-
-def heaviside(e, x, at_zero=0.5):
-    step = e(op.where(e(op.less(x, const(0))), const(0), const(1)))
-    step = e(op.where(e(op.equal(x, const(0))), const(at_zero), step))
-    return e(op.subtract(e(op.multiply(step, const(2))), const(1)))
-
-
-def heaviside_up(e, x):
-    return heaviside(e, x, 1.0)
-
-
-def heaviside_down(e, x):
-    return heaviside(e, x, 0.0)
-
-
-def rounding(e, x):
-    half = e(op.divide(e(op.add(x, const(1))), const(2)))
-    unit = e(op.round(e(op.clip(half, 0, 1))))
-    return e(op.subtract(e(op.multiply(unit, const(2))), const(1)))
-
-
-def bipolar(e, x):
-    return e(op.where(e(op.greater_equal(x, const(0))), const(0.25), const(-0.25)))
-
-
-def negative(e, x):
-    return e(op.multiply(sign(e, x), const(-2)))
-
-
-SIGNS = {
-    sign: "sign 0", where: "sign 1", where_less: "sign 1", where_at_most: "sign -1",
-    greater: "sign -1", heaviside: "sign 0", heaviside_up: "sign 1", heaviside_down: "sign -1",
-    rounding: "sign -1", bipolar: "sign 1", negative: "sign 0",
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("spell", SIGNS, ids=lambda f: f.__name__)
