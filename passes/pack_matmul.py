@@ -89,12 +89,25 @@ def _planes(
     tensors: list[Expr] = []
     kinds: list[Kind] = []
     for plane in planes:
+        turned = _last_axes_turned(plane, graph) if transposed else None
+        plane = plane if turned is None else turned
         source = plane_source(plane, graph) or own_source(plane, graph)
         x = source.x
-        if transposed:
+        if transposed and turned is None:
             rank = len(shape_of(x))
             x = graph.emit(relax.op.permute_dims(x, [*range(rank - 2), rank - 1, rank - 2]))
         x = graph.emit(relax.op.reshape(x, (rows.batch, rows.tokens, rows.features)))
         tensors += binarize(source, x, rows, graph)
         kinds.append(source.compare.kind)
     return tensors, tuple(kinds)
+
+
+def _last_axes_turned(plane: Expr, graph: Graph) -> Expr | None:
+    """The plane whose last two axes a permute swapped to give ``plane``."""
+    call = graph.call(plane, "relax.permute_dims")
+    if call is None:
+        return None
+    rank = len(shape_of(plane))
+    axes = [*range(rank - 2), rank - 1, rank - 2]
+    found = [*reversed(range(rank))] if call.attrs.axes is None else map(int, call.attrs.axes)
+    return call.args[0] if list(found) == axes else None

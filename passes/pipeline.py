@@ -7,8 +7,8 @@ from gsb_tvm.passes.drop_zero_planes import DropZeroPlanes
 from gsb_tvm.passes.fold_thresholds import FoldThresholds
 from gsb_tvm.passes.fuse_binarize import FuseBinarize
 from gsb_tvm.passes.fuse_dense_steps import FuseDenseSteps
-from gsb_tvm.passes.fuse_layer_norm import FuseLayerNorm
 from gsb_tvm.passes.fuse_lattices import FuseLattices
+from gsb_tvm.passes.fuse_layer_norm import FuseLayerNorm
 from gsb_tvm.passes.lower_packed import LowerPacked
 from gsb_tvm.passes.pack_attention import PackAttention
 from gsb_tvm.passes.pack_dense import PackDense
