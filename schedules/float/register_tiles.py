@@ -17,6 +17,8 @@ from gsb_tvm.schedules.float.tiles import fitting_lanes, product_tile
 from gsb_tvm.schedules.vector import Buffer, Expr, bind, load, local, splat, store, workspace
 from gsb_tvm.targets.profile import Profile
 
+_CHUNK = 16  # a patch of 3 x 16 x 16: 16 products, then 48 sums, in place of 768 in a row
+
 
 class Writer:
     """Writes one product and what follows it element by element."""
@@ -129,27 +131,41 @@ class Writer:
         # One buffer per row: small ones stay on the stack, where LLVM makes them registers.
         acc = [local((len(starts), lanes), "float32") for _ in range(height)]
         tile = [(i, v) for i in range(height) for v in range(len(starts))]
-        for i, v in tile:
-            store(acc[i], splat(0.0, lanes), v, 0, lanes=lanes)
         columns = local((len(starts), lanes), "float32")
-        with self._deep() as (k, env):
-            self._load_columns(columns, k, env, starts)
-            for i in range(height):
-                a = bind(splat(self._a(k, env, row + index(i)), lanes))
-                for v in range(len(starts)):
-                    term = a * load(columns, v, 0, lanes=lanes)
-                    store(acc[i], load(acc[i], v, 0, lanes=lanes) + term, v, 0, lanes=lanes)
+        outer, inner = _chunks(self._p.k)
+        totals = acc
+        if outer:
+            totals = [local((len(starts), lanes), "float32") for _ in range(height)]
+            self._clear(totals, tile)
+        with nest(outer) as chunk:
+            self._clear(acc, tile)
+            with nest(inner) as at:
+                at = [*chunk, *at]
+                k, env = bind(_flat(self._p.k, at)), _env(self._p.k, at)
+                self._load_columns(columns, k, env, starts)
+                for i in range(height):
+                    a = bind(splat(self._a(k, env, row + index(i)), lanes))
+                    for v in range(len(starts)):
+                        term = a * load(columns, v, 0, lanes=lanes)
+                        store(acc[i], load(acc[i], v, 0, lanes=lanes) + term, v, 0, lanes=lanes)
+            for i, v in tile if outer else []:
+                part = load(acc[i], v, 0, lanes=lanes)
+                store(totals[i], load(totals[i], v, 0, lanes=lanes) + part, v, 0, lanes=lanes)
         if self._sums is None:
             for i, v in tile:
-                self._finish(_lane_of(acc[i], v), row + index(i), starts[v])
+                self._finish(_lane_of(totals[i], v), row + index(i), starts[v])
             return
         # Sums leave the registers, so that long code stands once and not once per row.
         sums = self._sums
         for i, v in tile:
-            store(sums, load(acc[i], v, 0, lanes=lanes), i, v, 0, lanes=lanes)
+            store(sums, load(totals[i], v, 0, lanes=lanes), i, v, 0, lanes=lanes)
         with T.serial(index(0), index(height)) as r:
             for v, start in enumerate(starts):
                 self._finish(_lane_of(sums, r, v), row + r, start)
+
+    def _clear(self, sums: Sequence[Buffer], tile: Sequence[tuple[int, int]]) -> None:
+        for i, v in tile:
+            store(sums[i], splat(0.0, self._lanes), v, 0, lanes=self._lanes)
 
     def _load_columns(
         self, columns: Buffer, k: Expr, env: dict[Any, Expr], starts: Sequence[Expr]
@@ -178,6 +194,19 @@ class Writer:
 def _lane_of(buffer: Buffer, *at: Any) -> Callable[[Expr], Expr]:
     """What is in a lane of the vector of ``buffer`` at ``at``."""
     return lambda lane: buffer[(*at, lane)]
+
+
+def _chunks(axes: Sequence[Axis]) -> tuple[Sequence[Axis], Sequence[Axis]]:
+    """Split k into chunks that are summed one by one: rounding grows with what is added in a row.
+
+    Chunks are the last axes, of at least ``_CHUNK`` elements; ``outer`` is empty where k is one.
+    """
+    at = len(axes)
+    while at > 0 and prod(axis.extent for axis in axes[at:]) < _CHUNK:
+        at -= 1
+    if prod(axis.extent for axis in axes[:at]) == 1:
+        at = 0
+    return axes[:at], axes[at:]
 
 
 def _in_place(factor: Expr) -> bool:

@@ -264,6 +264,16 @@ def test_functions(level: Profile, graph: Graph, reference: Graph, ulps: int) ->
     assert (np.abs(got[finite] - want[finite]) / spacing[finite]).max() <= ulps
 
 
+def test_sums_of_a_patch_are_chunked(level: Profile) -> None:
+    """768 products: added up in a row their root mean square error is 0.49e-6, in chunks 0.15e-6."""
+    (func,) = _lowered(lambda x, w: R.nn.conv2d(x, w, strides=16), (1, 3, 96, 96), (64, 3, 16, 16))
+    x, w = _inputs(func, 3, exact=False)
+    got = _call(_compile(schedule(func, level), level), func, [x, w])
+    patches = x.astype(np.float64).reshape(3, 6, 16, 6, 16).transpose(1, 3, 0, 2, 4)
+    want = np.einsum("ijcuv,ocuv->oij", patches, w)
+    assert np.sqrt(np.mean((got[0] - want) ** 2) / np.mean(want**2)) < 0.25e-6
+
+
 def test_products_run_on_vectors(level: Profile) -> None:
     fused = "vfmadd231ps" if level.has_fma else "mulps"
     register = {16: "zmm", 8: "ymm", 4: "xmm"}[level.lanes]
