@@ -18,6 +18,7 @@ from gsb_tvm.passes.schedule_float import ScheduleFloat
 from gsb_tvm.passes.simplify_views import SimplifyViews
 from gsb_tvm.passes.split_columns import SplitColumns
 from gsb_tvm.passes.store_lattices import StoreLattices
+from gsb_tvm.passes.store_repeats import StoreRepeats
 from gsb_tvm.targets import Profile
 
 
@@ -57,6 +58,7 @@ def lowering_passes(profile: Profile) -> list[Pass]:
         LowerPacked(profile),
         StoreLattices(),
         FuseLattices(),
+        StoreRepeats(),
         transform.LegalizeOps(),
         transform.AnnotateTIROpPattern(),
         transform.FuseOps(),
