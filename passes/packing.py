@@ -51,6 +51,8 @@ def own_source(plane: Expr, graph: Graph) -> PlaneSource:
 
 def token_source(x: Expr, rows: Rows, graph: Graph) -> Expr | None:
     """Tensor (batch, tokens, features) that ``x`` (batch, heads, tokens, width) is a view of."""
+    if shape_of(x) != (rows.batch, rows.groups, rows.tokens, rows.width):
+        return None
     source, calls = view_source(x, graph)
     shape = (rows.batch, rows.tokens, rows.features)
     for start in range(len(calls) + 1):
