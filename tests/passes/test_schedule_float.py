@@ -1,0 +1,69 @@
+"""Float loop nests are scheduled, packed kernels and unknown nests stay, the numbers too."""
+
+import numpy as np
+import pytest
+from tvm.relax import op
+from tvm_ffi import structural_equal
+
+from gsb_tvm.passes.lower_packed import FAMILY, LowerPacked
+from gsb_tvm.passes.pack_dense import PackDense
+from gsb_tvm.passes.schedule_float import ScheduleFloat
+from gsb_tvm.testing import module_of
+from tests.passes.graphs import const, quarters, recognised, through, two_level
+from tests.passes.lowering import PROFILE, kernels, legalized, run_compiled
+
+PASS = ScheduleFloat(PROFILE)
+SHAPE = (2, 3, 33)
+
+
+def product(e, x):
+    w = np.random.default_rng(0).standard_normal((33, 16))
+    return e(op.add(e(op.matmul(x, const(w))), const(np.ones(16))))
+
+
+def norm(e, x):
+    return e(op.nn.layer_norm(x, const(np.ones(33)), const(np.zeros(33)), axes=[-1]))
+
+
+def softmax(e, x):
+    return e(op.nn.softmax(x))
+
+
+def steps(e, x):
+    return e(op.multiply(e(op.add(x, const(np.ones(33)))), e(op.tanh(x))))
+
+
+@pytest.mark.parametrize("build", [product, norm, softmax, steps])
+def test_float_kernels_are_scheduled_and_compute_the_same(build):
+    before = legalized(module_of({"x": SHAPE}, build))
+    text = before.script()
+    after = PASS(before)
+    assert before.script() == text
+    old, new = kernels(before), kernels(after)
+    assert old.keys() == new.keys()
+    assert any(not structural_equal(old[name], new[name]) for name in old)
+    x = np.random.default_rng(1).standard_normal(SHAPE).astype(np.float32)
+    # Sums of up to 33 terms of size 4 may be taken in another order.
+    tolerance = 33 * 4 * 2.0**-23
+    np.testing.assert_allclose(
+        run_compiled(after, x), run_compiled(before, x), rtol=0, atol=tolerance
+    )
+
+
+def test_packed_kernels_stay():
+    def build(e, x):
+        return e(op.tanh(e(op.matmul(e(op.sign(x)), const(two_level(33, 8))))))
+
+    packed = through(recognised({"x": SHAPE}, build), PackDense(PROFILE), LowerPacked(PROFILE))
+    before = legalized(packed)
+    old, new = kernels(before), kernels(PASS(before))
+    ours = [name for name, func in old.items() if func.attrs and FAMILY in func.attrs]
+    assert len(ours) == 2
+    assert all(structural_equal(old[name], new[name]) for name in ours)
+    x = quarters(*SHAPE)
+    np.testing.assert_allclose(run_compiled(PASS(before), x), run_compiled(before, x), rtol=1e-6)
+
+
+def test_a_module_of_relax_operators_stays():
+    module = module_of({"x": SHAPE}, softmax)
+    assert structural_equal(PASS(module), module)
