@@ -11,6 +11,9 @@ from gsb_tvm.frontend.reading import MAX_BYTES, read
 from gsb_tvm.frontend.shapes import infer_static_shapes
 from gsb_tvm.frontend.straight_through import cancel_straight_through
 
+# Nodes that only repeat a constant: kept, because their results can be larger than all weights.
+_REPEATS = frozenset({"Expand", "Tile"})
+
 
 def folded_model(
     source: str | os.PathLike[str] | onnx.ModelProto, *, batch: int | None = None
@@ -40,10 +43,11 @@ def folded_model(
     kept = []
     for node in reversed(proto.node):
         live = needed.intersection(node.output)
-        if live and not live <= graph.constants.keys():
+        if live and (node.op_type in _REPEATS or not live <= graph.constants.keys()):
             needed.update(node.input)
             kept.append(node)
-    computed = {name for node in proto.node for name in node.output}
+    left = {name for node in kept for name in node.output}
+    computed = {name for node in proto.node for name in node.output} - left
     folded = [
         onnx.numpy_helper.from_array(array, name)
         for name, array in graph.constants.items()
