@@ -6,13 +6,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gsb_tvm.dialect.errors import OutputError, StrictError, UsageError, VerifyError
+from gsb_tvm.dialect.errors import StrictError, UsageError, VerifyError
 from gsb_tvm.frontend.importer import ImportedModel, load
 from gsb_tvm.passes.report import Row
 from gsb_tvm.progress import Clock, Observer, Silent
 from gsb_tvm.runtime import metadata as meta
 from gsb_tvm.runtime.build import Code, generate, link
-from gsb_tvm.runtime.outfile import check_writable, write_file
+from gsb_tvm.runtime.outfile import check_writable
 from gsb_tvm.stages import Dump, Stages
 from gsb_tvm.targets import Profile, resolve
 from gsb_tvm.verification import Check, check, reference_of
@@ -121,7 +121,7 @@ def compile_model(
         if options.verify:
             with clock.phase("verify"):
                 checks = _verify(source, options, imported, code, library, metadata, profile)
-        _write(artefact, library, metadata)
+        meta.write(artefact, library, metadata)
     return Result(
         artefact,
         profile,
@@ -183,19 +183,6 @@ def _verify(
                 f"{each.result.reason} Nothing was written; --no-verify writes it anyway."
             )
     return checks
-
-
-def _write(out: Path, library: bytes, metadata: meta.Metadata) -> None:
-    """Write both files or none; the library last, because it is what others wait for."""
-    json_path = out.with_suffix(".json")
-    had_json = json_path.exists()
-    write_file(json_path, metadata.json())
-    try:
-        write_file(out, library, mode=0o755)
-    except OutputError:
-        if not had_json:
-            json_path.unlink(missing_ok=True)
-        raise
 
 
 def _refuse_floats(rows: Sequence[Row]) -> None:

@@ -9,7 +9,6 @@ from gsb_tvm import driver, verification
 from gsb_tvm.dialect.errors import OutputError, StrictError, UsageError, VerifyError
 from gsb_tvm.driver import Options, compile_model
 from gsb_tvm.runtime.metadata import read
-from gsb_tvm.runtime.outfile import output_error
 from gsb_tvm.runtime.verify import Verification
 from gsb_tvm.targets import resolve
 from tests import tiny_models as tiny
@@ -67,15 +66,15 @@ def test_a_failing_write_leaves_no_new_file(tmp_path, monkeypatch, failing, old)
     if old:
         out.write_bytes(b"old")
     calls = []
-    write = driver.write_file
+    flush = os.fsync
 
-    def fail(path, data, mode=0o644):
-        calls.append(path)
+    def fail(handle):
+        calls.append(handle)
         if len(calls) > failing:
-            raise output_error(path, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
-        write(path, data, mode)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        flush(handle)
 
-    monkeypatch.setattr(driver, "write_file", fail)
+    monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OutputError, match="no space"):
         compile_model(tiny.binary_linear(), HOST, Options(out, verify=False))
     assert [path.name for path in tmp_path.iterdir()] == (["m.so"] if old else [])
