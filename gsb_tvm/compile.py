@@ -14,7 +14,6 @@ from gsb_tvm.targets import resolve, take_target
 if TYPE_CHECKING:
     from gsb_tvm.driver import Result
 
-HELP = "compile an ONNX model into a shared library"
 _EPILOG = """\
 targets:
   native                        this machine (the default)
