@@ -10,7 +10,7 @@ from gsb_tvm.dialect.errors import UsageError
 from gsb_tvm.driver import Options, compile_model
 from gsb_tvm.runtime import session
 from gsb_tvm.runtime.session import Module
-from gsb_tvm.targets import can_run, resolve
+from gsb_tvm.targets import missing_here, resolve
 
 
 def build(
@@ -49,7 +49,7 @@ def build(
         One sentence about what does not fit; its subclass says of what kind it is.
     """
     profile = resolve(target)
-    if lacks := can_run(profile):
+    if lacks := missing_here(profile):
         raise UsageError(
             f"{profile.name}: this machine lacks {', '.join(lacks)}, so the result cannot be "
             "loaded here. Write an artefact with gsb-tvm compile instead."

@@ -36,9 +36,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m gsb_tvm.list_
 
 def _show(profile: Profile) -> None:
     from gsb_tvm import console
-    from gsb_tvm.targets import can_run
+    from gsb_tvm.targets import missing_here
 
-    lacks = can_run(profile)
+    lacks = missing_here(profile)
     caches = (("L1d", profile.l1_bytes), ("L2", profile.l2_bytes), ("L3", profile.l3_bytes))
     pairs = [
         ("name", profile.name),

@@ -15,7 +15,7 @@ from gsb_tvm.runtime.metadata import Metadata, target_of
 from gsb_tvm.runtime.outfile import scratch_folder, write_file
 from gsb_tvm.runtime.reference import Run
 from gsb_tvm.runtime.verify import Verification, skipped, verify
-from gsb_tvm.targets import Profile, can_run
+from gsb_tvm.targets import Profile, missing_here
 
 # An emulated network takes seconds for an image.
 _EMULATED_SAMPLES = 2
@@ -68,7 +68,7 @@ def check(
         Returns the module lowered for this machine, and this machine; called only where the code
         is for another one.
     """
-    if not can_run(profile):
+    if not missing_here(profile):
         return [Check("here", _native(reference, library, metadata))]
     return [
         Check("host build", _host_build(reference, build_for_host, metadata)),

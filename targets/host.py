@@ -67,7 +67,7 @@ def host_features() -> frozenset[str]:
     return host().features
 
 
-def can_run(profile: Profile) -> list[str]:
+def missing_here(profile: Profile) -> list[str]:
     """List what this machine lacks to execute code compiled for ``profile``; empty when nothing."""
     return missing(host(), profile.arch, profile.required_features)
 

@@ -24,7 +24,7 @@ import pytest
 
 import gsb_tvm
 from gsb_tvm.models import demo
-from gsb_tvm.targets import can_run, resolve
+from gsb_tvm.targets import missing_here, resolve
 
 torch = pytest.importorskip("torch")
 ort = pytest.importorskip("onnxruntime")
@@ -163,7 +163,7 @@ def test_every_instruction_set_is_as_exact(level: str, case: Case, compiled: Any
     Levels with it may sum in another order too, where their vectors have other widths.
     """
     target = f"llvm -mcpu={level}"
-    if lacking := can_run(resolve(target)):
+    if lacking := missing_here(resolve(target)):
         pytest.skip(f"this machine lacks {', '.join(lacking)}")
     wanted = reference(case, case.parameters == "fresh")
     here, there = (errors(compiled(case, t), wanted) < EXACT for t in ("native", target))

@@ -23,7 +23,7 @@ from gsb_tvm.runtime.link import link_program
 from gsb_tvm.runtime.metadata import Metadata
 from gsb_tvm.runtime.outfile import scratch_folder, write_scratch
 from gsb_tvm.targets import llvm
-from gsb_tvm.targets.host import can_run
+from gsb_tvm.targets.host import missing_here
 from gsb_tvm.targets.profile import Profile
 
 TIMEOUT_S = 600
@@ -58,7 +58,7 @@ def command(profile: Profile) -> tuple[str, ...] | None:
 
     Empty where this machine executes it itself; None where no emulator for it is installed.
     """
-    if not can_run(profile):
+    if not missing_here(profile):
         return ()
     qemu = shutil.which(f"qemu-{profile.arch}") or shutil.which(f"qemu-{profile.arch}-static")
     if qemu is None or profile.has_avx512:  # qemu has no 512-bit vectors

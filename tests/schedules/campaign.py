@@ -25,7 +25,7 @@ from gsb_tvm.dialect import oracle
 from gsb_tvm.dialect.bits import Rows
 from gsb_tvm.dialect.specs import AttentionPlanes, Kind, encode, spread_of
 from gsb_tvm.schedules.families import kernel
-from gsb_tvm.targets import Profile, can_run, resolve
+from gsb_tvm.targets import Profile, missing_here, resolve
 from tests.schedules import test_attention_planes as attention_planes
 from tests.schedules import test_attention_value as attention_value
 from tests.schedules import test_batch_matmul as batch_matmul
@@ -231,7 +231,7 @@ def _tokens(spec: Any) -> int:
 def run_level(level: str, cases: int, number: int = 0) -> Iterator[tuple[str, Result]]:
     """Results of all families, which share the cases."""
     profile = resolve(f"llvm -mcpu={level}")
-    if lacking := can_run(profile):
+    if lacking := missing_here(profile):
         raise SystemExit(f"{level}: this machine lacks {', '.join(lacking)}.")
     for name in FAMILIES:
         yield name, run_family(name, profile, -(-cases // len(FAMILIES)), number)

@@ -13,7 +13,7 @@ from tvm.script.ir_builder import tirx as T
 
 from gsb_tvm.schedules import vector as v
 from gsb_tvm.schedules.attention_planes.division import markstein
-from gsb_tvm.targets import can_run, resolve
+from gsb_tvm.targets import missing_here, resolve
 
 ONE = 1 << 23  # significands are integers in [2**23, 2**24)
 COUNT = 1 << 16
@@ -87,7 +87,7 @@ def check(divisors):
 
 
 def need_fma():
-    if can_run(resolve("llvm -mcpu=haswell")):
+    if missing_here(resolve("llvm -mcpu=haswell")):
         pytest.skip("this CPU does not run haswell")
 
 

@@ -13,7 +13,7 @@ from gsb_tvm.dialect.bits import Rows, pack_rows, unpack_rows
 from gsb_tvm.dialect.errors import ModelError
 from gsb_tvm.dialect.specs import AttentionPlanes, Kind, spread_of
 from gsb_tvm.schedules.attention_planes import kernel
-from gsb_tvm.targets import can_run, resolve
+from gsb_tvm.targets import missing_here, resolve
 
 LEVELS = ["znver5", "skylake-avx512", "haswell", "x86-64"]
 SHAPES = [
@@ -119,7 +119,7 @@ DRAWS = [("fair", 0.0), ("opposite", 0.25), ("fair", -2.0), ("ones", 0.0), ("non
 
 
 def need(level):
-    if can_run(resolve(f"llvm -mcpu={level}")):
+    if missing_here(resolve(f"llvm -mcpu={level}")):
         pytest.skip(f"this CPU does not run {level}")
 
 

@@ -14,7 +14,7 @@ from gsb_tvm.dialect.bits import Rows, pack_rows
 from gsb_tvm.dialect.specs import AttentionValue, Compare, Kind
 from gsb_tvm.schedules.attention_value import kernel
 from gsb_tvm.schedules.attention_value.tiles import choose, limits
-from gsb_tvm.targets import can_run, resolve
+from gsb_tvm.targets import missing_here, resolve
 
 LEVELS = {
     "avx512-vpopcntdq": "llvm -mcpu=icelake-server",
@@ -109,7 +109,7 @@ def check(spec: AttentionValue, target: str, number: int) -> None:
 
 
 def needs(target: str) -> None:
-    missing = can_run(resolve(target))
+    missing = missing_here(resolve(target))
     if missing:
         pytest.skip(f"this machine lacks {', '.join(missing)}")
 

@@ -14,7 +14,7 @@ from gsb_tvm.dialect.bits import Rows, pack_rows
 from gsb_tvm.dialect.specs import BatchMatmul, Kind
 from gsb_tvm.schedules.batch_matmul import kernel
 from gsb_tvm.schedules.batch_matmul.tiles import UNROLLED, choose
-from gsb_tvm.targets import can_run, resolve
+from gsb_tvm.targets import missing_here, resolve
 
 LEVELS = {
     "avx512-vpopcntdq": "llvm -mcpu=icelake-server",
@@ -72,7 +72,7 @@ def check(spec: BatchMatmul, target: str, number: int, draws: int = DRAWS) -> No
 
 
 def needs(target: str) -> None:
-    missing = can_run(resolve(target))
+    missing = missing_here(resolve(target))
     if missing:
         pytest.skip(f"this machine lacks {', '.join(missing)}")
 

@@ -15,7 +15,7 @@ from gsb_tvm.dialect.bits import Rows, unpack_rows
 from gsb_tvm.dialect.specs import Binarize, Compare, Kind
 from gsb_tvm.schedules.binarize import kernel
 from gsb_tvm.schedules.binarize.tiles import block_rows, sum_words
-from gsb_tvm.targets.host import can_run
+from gsb_tvm.targets.host import missing_here
 from gsb_tvm.targets.profile import Profile
 from gsb_tvm.targets.resolve import resolve
 
@@ -45,7 +45,7 @@ def _profile(cpu: str) -> Profile:
 @pytest.fixture(scope="module", params=["znver5", "skylake-avx512", "haswell", "x86-64"])
 def level(request: pytest.FixtureRequest) -> Profile:
     profile = _profile(request.param)
-    missing = can_run(profile)
+    missing = missing_here(profile)
     if missing:
         pytest.skip(f"this machine lacks {', '.join(missing)}")
     return profile

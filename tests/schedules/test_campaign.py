@@ -7,7 +7,7 @@ import pytest
 
 from gsb_tvm.dialect import oracle
 from gsb_tvm.dialect.specs import Kind, encode
-from gsb_tvm.targets import can_run, resolve
+from gsb_tvm.targets import missing_here, resolve
 from tests.schedules import campaign
 
 HOST = resolve("native")
@@ -56,7 +56,7 @@ def test_a_wrong_output_is_a_mismatch(name: str, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.slow
 @pytest.mark.parametrize("level", campaign.LEVELS)
 def test_no_mismatch(level: str) -> None:
-    if lacking := can_run(resolve(f"llvm -mcpu={level}")):
+    if lacking := missing_here(resolve(f"llvm -mcpu={level}")):
         pytest.skip(f"this machine lacks {', '.join(lacking)}")
     results = dict(campaign.run_level(level, cases=2000))
     assert {name: result.wrong for name, result in results.items() if result.wrong} == {}

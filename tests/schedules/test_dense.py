@@ -23,7 +23,7 @@ from gsb_tvm.dialect.bits import (
 )
 from gsb_tvm.dialect.specs import Dense, Kind, Operand, Step, Thresholds
 from gsb_tvm.schedules.dense import column_tile, kernel
-from gsb_tvm.targets import Profile, can_run, resolve
+from gsb_tvm.targets import Profile, missing_here, resolve
 
 Array = npt.NDArray[Any]
 Draw = Callable[[tuple[int, ...]], npt.NDArray[np.bool_]]
@@ -55,7 +55,7 @@ def profile_of(cpu: str) -> Profile:
 
 def runnable(cpu: str) -> Profile:
     profile = profile_of(cpu)
-    if lacking := can_run(profile):
+    if lacking := missing_here(profile):
         pytest.skip(f"this machine lacks {', '.join(lacking)}")
     return profile
 

@@ -15,7 +15,7 @@ from tvm.relax import op as R
 
 from gsb_tvm.schedules.float import RULES, product, rows, schedule
 from gsb_tvm.schedules.float.tiles import MAX_VECTORS, fitting_lanes, product_tile
-from gsb_tvm.targets.host import can_run
+from gsb_tvm.targets.host import missing_here
 from gsb_tvm.targets.profile import Profile
 from gsb_tvm.targets.resolve import resolve
 
@@ -31,7 +31,7 @@ def _profile(cpu: str) -> Profile:
 @pytest.fixture(scope="module", params=["znver5", "skylake-avx512", "haswell", "x86-64"])
 def level(request: pytest.FixtureRequest) -> Profile:
     profile = _profile(request.param)
-    missing = can_run(profile)
+    missing = missing_here(profile)
     if missing:
         pytest.skip(f"this machine lacks {', '.join(missing)}")
     return profile

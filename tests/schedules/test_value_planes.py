@@ -13,7 +13,7 @@ from gsb_tvm.dialect.bits import Rows
 from gsb_tvm.dialect.errors import ModelError
 from gsb_tvm.dialect.specs import Kind, ValuePlanes
 from gsb_tvm.schedules.value_planes import kernel
-from gsb_tvm.targets import can_run, resolve
+from gsb_tvm.targets import missing_here, resolve
 
 LEVELS = ["znver5", "skylake-avx512", "haswell", "x86-64"]
 SHAPES = [
@@ -92,7 +92,7 @@ SPECS = st.builds(
 
 
 def check_styles(level, spec, seed):
-    if can_run(resolve(f"llvm -mcpu={level}")):
+    if missing_here(resolve(f"llvm -mcpu={level}")):
         pytest.skip(f"this CPU does not run {level}")
     rng = np.random.default_rng(seed)
     for style in STYLES:

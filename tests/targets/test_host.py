@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gsb_tvm.targets import can_run, host_features, resolve
+from gsb_tvm.targets import host_features, missing_here, resolve
 from gsb_tvm.targets.host import Host, auxv_features, cpuinfo_features, missing, read_host
 
 # Two processors of a hybrid machine: only the first has avx512f.
@@ -110,8 +110,8 @@ def test_this_machine():
         line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")
     )
     assert host_features() == set(flags.partition(":")[2].split())
-    assert can_run(resolve("llvm -mtriple=x86_64-linux-gnu")) == []
-    assert can_run(resolve("llvm -mcpu=cortex-a72")) == ["aarch64"]
+    assert missing_here(resolve("llvm -mtriple=x86_64-linux-gnu")) == []
+    assert missing_here(resolve("llvm -mcpu=cortex-a72")) == ["aarch64"]
     # No machine reports AVX10 by flag, so code for it is refused everywhere.
-    assert "avx10_2" in can_run(resolve("llvm -mcpu=diamondrapids"))
+    assert "avx10_2" in missing_here(resolve("llvm -mcpu=diamondrapids"))
     assert os.sched_getaffinity(0)
