@@ -97,18 +97,6 @@ def build(module: Any, profile: Profile, out_path: Path, metadata: meta.Metadata
     return Artefact(out_path, metadata_path, len(library), seconds, code)
 
 
-def signature(
-    module: Any, output_names: Sequence[str]
-) -> tuple[tuple[meta.Tensor, ...], tuple[meta.Tensor, ...]]:
-    """Inputs (by the names of ``main``'s parameters) and outputs of a module, for its metadata."""
-    main = module["main"]
-    result = main.ret_ty
-    types = list(result.fields) if hasattr(result, "fields") else [result]
-    inputs = tuple(_tensor(param.name, param.ty) for param in main.params)
-    outputs = tuple(_tensor(n, t) for n, t in zip(output_names, types, strict=True))
-    return inputs, outputs
-
-
 def plan(module: Any, profile: Profile) -> Any:
     """Legalise what is left of Relax and give every intermediate tensor its place in memory.
 
@@ -153,11 +141,6 @@ def data_blobs(code: Code, metadata: meta.Metadata) -> list[Blob]:
         Blob(".rodata", LIBRARY_SYMBOL, code.library),
         Blob(meta.SECTION, meta.SYMBOL, meta.section(metadata)),
     ]
-
-
-def _tensor(name: str, kind: Any) -> meta.Tensor:
-    shape = tuple(int(extent) for extent in kind.shape.values)
-    return meta.Tensor(str(name), shape, str(kind.dtype))
 
 
 def _bytecode_passes() -> list[Any]:

@@ -101,7 +101,6 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     layers: tuple[Layer, ...] = ()
-    options: dict[str, str] = {}
 
     def json(self) -> bytes:
         """Encode as JSON, keys in a fixed order, indented for people."""

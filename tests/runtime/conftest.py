@@ -12,7 +12,7 @@ from tvm.script import relax as R
 from tvm.script import tirx as T
 
 from gsb_tvm.runtime import metadata as meta
-from gsb_tvm.runtime.build import Artefact, Code, build, generate, signature
+from gsb_tvm.runtime.build import Artefact, Code, build, generate
 from gsb_tvm.targets import resolve
 from gsb_tvm.targets.profile import Profile
 
@@ -98,6 +98,11 @@ class Kinds:
         return gv
 
 
+def tensor(name: str, kind: Any) -> meta.Tensor:
+    shape = tuple(int(extent) for extent in kind.shape.values)
+    return meta.Tensor(str(name), shape, str(kind.dtype))
+
+
 @dataclass(frozen=True)
 class Case:
     """A module with inputs and the outputs NumPy expects."""
@@ -108,16 +113,16 @@ class Case:
     names: tuple[str, ...]
 
     def metadata(self, profile: Profile) -> meta.Metadata:
-        inputs, outputs = signature(self.module, self.names)
+        main = self.module["main"]
+        types = getattr(main.ret_ty, "fields", [main.ret_ty])
         layer = meta.Layer("blocks.0.qkv", "linear", (16, 256, 32), "packed", "", 131072, 1024)
         return meta.Metadata(
             versions=meta.versions(),
             target=meta.target_of(profile),
             model=meta.Model("model.onnx", "0" * 64),
-            inputs=inputs,
-            outputs=outputs,
+            inputs=tuple(tensor(param.name, param.ty) for param in main.params),
+            outputs=tuple(map(tensor, self.names, types)),
             layers=(layer,),
-            options={"strict": "no"},
         )
 
 
