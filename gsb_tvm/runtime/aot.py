@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from gsb_tvm.dialect.errors import GsbError
+from gsb_tvm.runtime.elf import ALIGNMENT
 
-ALIGNMENT = 64
 PREFIX = "gsb"
 
 Place = Literal["input", "arena", "constant"]

@@ -10,6 +10,9 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+ALIGNMENT = 64
+"""Of constants and of every tensor, in bytes: vector loads of compiled code take it for granted."""
+
 MACHINES = {"x86_64": 62, "aarch64": 183}
 """Architecture -> e_machine."""
 
@@ -24,7 +27,7 @@ _ET_REL = 1
 
 @dataclass(frozen=True)
 class Blob:
-    """Read-only bytes: the section and the global symbol they get, aligned to 64 bytes."""
+    """Read-only bytes: the section and the global symbol they get, aligned to ``ALIGNMENT``."""
 
     section: str
     symbol: str
@@ -51,7 +54,7 @@ def data_object(arch: str, blobs: Sequence[Blob]) -> bytes:
         symbols += _SYM.pack(at, _STB_GLOBAL_OBJECT, 0, number, 0, len(blob.data))
         at += len(blob.symbol) + 1
     sections = [
-        *(_Section(b.section, _SHT_PROGBITS, _SHF_ALLOC, b.data, align=64) for b in blobs),
+        *(_Section(b.section, _SHT_PROGBITS, _SHF_ALLOC, b.data, align=ALIGNMENT) for b in blobs),
         # Without it GNU ld makes the stack of the whole process executable.
         _Section(".note.GNU-stack", _SHT_PROGBITS, 0, b""),
     ]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from gsb_tvm.dialect.errors import ToolchainError, VerifyError
 from gsb_tvm.runtime import aot
 from gsb_tvm.runtime.build import Code
-from gsb_tvm.runtime.elf import Blob, data_object
+from gsb_tvm.runtime.elf import ALIGNMENT, Blob, data_object
 from gsb_tvm.runtime.link import link_program
 from gsb_tvm.runtime.metadata import Metadata
 from gsb_tvm.runtime.outfile import scratch_folder, write_scratch
@@ -27,6 +27,7 @@ from gsb_tvm.targets.host import missing_here
 from gsb_tvm.targets.profile import Profile
 
 TIMEOUT_S = 600
+_ALIGNED = f"alignas({ALIGNMENT}) static char"
 _MAIN = """\
 #include <stdio.h>
 static int move(size_t (*step)(void*, size_t, size_t, FILE*), void* at, size_t n, FILE* file) {
@@ -167,11 +168,11 @@ def _main_source(source: aot.Program) -> str:
     for name, buffers in (("input", source.inputs), ("output", source.outputs)):
         sizes = [aot.size_bytes(buffer) for buffer in buffers]
         lines += [f"#define NUM_{name.upper()}S {len(sizes)}"]
-        lines += [f"alignas(64) static char {name}{i}[{max(n, 1)}];" for i, n in enumerate(sizes)]
+        lines += [f"{_ALIGNED} {name}{i}[{max(n, 1)}];" for i, n in enumerate(sizes)]
         addresses = ", ".join(f"{name}{i}" for i in range(len(sizes)))
         lines += [f"static void* {name}s[] = {{{addresses or '0'}}};"]
         lines += [f"static const size_t {name}_bytes[] = {{{', '.join(map(str, sizes)) or '0'}}};"]
-    lines += [f"alignas(64) static char arena[{aot.PREFIX.upper()}_ARENA_BYTES];"]
+    lines += [f"{_ALIGNED} arena[{aot.PREFIX.upper()}_ARENA_BYTES];"]
     return "\n".join(lines) + "\n" + _MAIN
 
 

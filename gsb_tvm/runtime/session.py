@@ -12,11 +12,9 @@ from numpy.typing import NDArray
 
 from gsb_tvm.dialect.errors import ArtefactError, UsageError
 from gsb_tvm.runtime import metadata as meta
+from gsb_tvm.runtime.elf import ALIGNMENT
 from gsb_tvm.targets.host import host, missing
 
-# Vector loads of compiled code take the alignment of their tensors for granted; an input that
-# lies elsewhere ends the process.
-ALIGNMENT = 64
 _KDLCPU, _POOLED = 1, 2  # dlpack.h; tvm/runtime/memory/memory_manager.h
 
 Array = NDArray[Any]
@@ -225,7 +223,7 @@ def _is_torch(value: Any) -> bool:
 
 
 def _aligned(array: Array) -> Array:
-    """``array`` itself, or a copy where it is not aligned to ``ALIGNMENT`` or is read-only."""
+    """``array`` itself, or a copy where it is read-only or not aligned, which ends the process."""
     if array.ctypes.data % ALIGNMENT == 0 and array.flags.writeable:
         return array
     room = np.empty(array.nbytes + ALIGNMENT, np.uint8)
