@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from gsb_tvm.dialect.errors import GsbError
+from gsb_tvm.dialect.errors import ToolchainError
 from gsb_tvm.runtime.elf import ALIGNMENT
 
 PREFIX = "gsb"
@@ -57,7 +57,7 @@ def program(planned: Any) -> Program:
 
     Raises
     ------
-    GsbError
+    ToolchainError
         ``main`` holds something that needs the virtual machine.
     """
     main = planned["main"]
@@ -315,8 +315,8 @@ def _leaves(value: Any) -> Iterator[Buffer]:
         yield value
 
 
-def _unsupported(what: str) -> GsbError:
-    return GsbError(
+def _unsupported(what: str) -> ToolchainError:
+    return ToolchainError(
         f"the compiled model holds {what}, which needs the virtual machine. "
         "Use the shared library instead of the C form."
     )

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from tvm import relax
 
-from gsb_tvm.dialect.errors import GsbError
+from gsb_tvm.dialect.errors import ToolchainError
 from gsb_tvm.runtime import aot
 from gsb_tvm.runtime.build import Code, plan
 
@@ -73,7 +73,7 @@ def test_what_needs_the_virtual_machine_is_named(native) -> None:
     with builder.function("main", [x]):
         call = relax.call_pure_packed("vm.builtin.copy", x, ty_args=[x.ty])
         builder.emit_func_output(builder.emit(call))
-    with pytest.raises(GsbError, match=r"the compiled model holds .*copy.*virtual machine"):
+    with pytest.raises(ToolchainError, match=r"the compiled model holds .*copy.*virtual machine"):
         aot.program(plan(builder.get(), native))
 
 
