@@ -6,10 +6,11 @@ its threshold. So exact images are counted.
 
 Two references. ``REAL`` computes activations in float64 on weights folded in float64. ``STEPS``
 computes what compiled code promises: products of quantised tensors as exact integers, everything
-else step by step in float32. They agree but for ties. Untrained parameters have no biases, so their
-values lie on a grid and ``v > 0.7 max(v)`` is often a tie, which float32 rounding decides: there
-``STEPS`` is the reference, and every image must be exact, zeros of ``sign`` included. ONNX Runtime
-has no exact image there, because its float sums do not cancel to zero.
+else step by step in float32 (a convolution rounded once). They agree but for ties. Untrained
+parameters have no biases, so their values lie on a grid and ``v > 0.7 max(v)`` is often a tie,
+which float32 rounding decides: there ``STEPS`` is the reference, and every image must be exact,
+zeros of ``sign`` included. ONNX Runtime has no exact image there, because its float sums do not
+cancel to zero.
 """
 
 import copy
@@ -48,6 +49,10 @@ class Case(NamedTuple):
     parameters: str
     form: str
     batch: int
+
+
+def name_of(case: Case) -> str:
+    return "-".join(map(str, case))
 
 
 REALISTIC = [
@@ -109,8 +114,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Any:
     @cache
     def path_of(case: Case) -> Path:
         net = network(case.preset, case.parameters)
-        name = "-".join(map(str, case))
-        return export(net, folder / f"{name}.onnx", case.form, batch=case.batch)
+        return export(net, folder / f"{name_of(case)}.onnx", case.form, batch=case.batch)
 
     @cache
     def logits(case: Case, target: str = "native") -> np.ndarray:
@@ -137,7 +141,7 @@ def onnxruntime_exact(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return count
 
 
-@pytest.mark.parametrize("case", REALISTIC, ids=str)
+@pytest.mark.parametrize("case", REALISTIC, ids=name_of)
 def test_as_many_exact_images_as_onnxruntime(
     case: Case, compiled: Any, onnxruntime_exact: Any
 ) -> None:
@@ -146,7 +150,7 @@ def test_as_many_exact_images_as_onnxruntime(
     assert ours >= IMAGES - IMAGES // 8
 
 
-@pytest.mark.parametrize("case", FRESH, ids=str)
+@pytest.mark.parametrize("case", FRESH, ids=name_of)
 def test_every_image_of_an_untrained_network_is_exact(
     case: Case, compiled: Any, onnxruntime_exact: Any
 ) -> None:
@@ -155,7 +159,7 @@ def test_every_image_of_an_untrained_network_is_exact(
     assert ours >= onnxruntime_exact(case.preset, case.parameters, case.batch) - 1
 
 
-@pytest.mark.parametrize("case", [REALISTIC[0], FRESH[0]], ids=str)
+@pytest.mark.parametrize("case", [REALISTIC[0], FRESH[0]], ids=name_of)
 @pytest.mark.parametrize("level", LEVELS)
 def test_every_instruction_set_is_as_exact(level: str, case: Case, compiled: Any) -> None:
     """Counts agree. Bits need not: the baseline has no fused multiply-add, so its sums round more.

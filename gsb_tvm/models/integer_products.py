@@ -19,7 +19,10 @@ _MATMULS = (torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__)
 
 
 class IntegerProducts(TorchFunctionMode):
-    """While entered, ``linear`` and ``matmul`` of quantised tensors sum integers."""
+    """While entered, ``linear`` and ``matmul`` of quantised tensors sum integers.
+
+    A convolution, whose input is float, is summed in float64 and rounded once.
+    """
 
     def __torch_function__(
         self,
@@ -28,11 +31,14 @@ class IntegerProducts(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Replace the two functions, leave every other one as it is."""
+        """Replace the three functions, leave every other one as it is."""
         if function is torch.nn.functional.linear and len(args) == 2:
             return product(args[0], args[1].T)
         if function in _MATMULS:
             return product(*args)
+        if function is torch.nn.functional.conv2d:
+            wide = [x.double() if isinstance(x, Tensor) else x for x in args]
+            return function(*wide, **(kwargs or {})).to(args[0].dtype)
         return function(*args, **(kwargs or {}))
 
 

@@ -15,6 +15,10 @@ def signs(*shape: int, seed: int = 0) -> torch.Tensor:
     return drawn.float() - 1
 
 
+def normal(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(5))
+
+
 def test_sums_that_cancel_are_zero() -> None:
     a, w = signs(64, 385), signs(96, 385, seed=1)
     dots = a.double() @ w.double().T
@@ -43,9 +47,18 @@ def test_superposed_tensors_are_rounded_once() -> None:
 
 
 def test_float_tensors_are_multiplied_as_they_are() -> None:
-    a, b = torch.rand(4, 9), torch.rand(9, 3)
+    a, b = normal(4, 9), normal(9, 3)
     assert torch.equal(product(a, b), (a.double() @ b.double()).float())
     assert torch.equal(product(torch.zeros(4, 9), b), torch.zeros(4, 3))
+
+
+def test_convolutions_are_rounded_once() -> None:
+    x, weight, bias = normal(1, 3, 32, 32), normal(8, 3, 16, 16), normal(8)
+    with IntegerProducts():
+        found = F.conv2d(x, weight, bias, 16)
+    want = F.conv2d(x.double(), weight.double(), bias.double(), 16).float()
+    assert torch.equal(found, want)
+    assert not torch.equal(F.conv2d(x, weight, bias, 16), want)
 
 
 def test_the_network_is_the_same_but_for_ties() -> None:
