@@ -62,16 +62,6 @@ class Profile:
         return self.has_neon or "fma" in self.features
 
     @property
-    def has_popcnt(self) -> bool:
-        """A population count instruction: popcnt on x86, cnt on Arm."""
-        return self.has_neon or "popcnt" in self.features
-
-    @property
-    def has_ssse3(self) -> bool:
-        """The byte shuffle pshufb on 128 bits."""
-        return "ssse3" in self.features
-
-    @property
     def has_avx2(self) -> bool:
         """256-bit integer vectors."""
         return "avx2" in self.features
@@ -87,34 +77,9 @@ class Profile:
         return self.has_avx512 and "avx512vpopcntdq" in self.features
 
     @property
-    def has_bitalg(self) -> bool:
-        """Population count of 8-bit and 16-bit lanes on 512 bits."""
-        return self.has_avx512 and "avx512bitalg" in self.features
-
-    @property
-    def has_vbmi(self) -> bool:
-        """Byte permutation across 512 bits."""
-        return self.has_avx512 and "avx512vbmi" in self.features
-
-    @property
-    def has_vnni(self) -> bool:
-        """Products of four int8 pairs, summed into int32, on ``vector_bits``."""
-        return ("avx512vnni" if self.has_avx512 else "avxvnni") in self.features
-
-    @property
-    def has_amx_int8(self) -> bool:
-        """Tile products of int8; the process must ask the kernel for the tiles first."""
-        return self.features.issuperset({"amx-tile", "amx-int8"})
-
-    @property
     def has_neon(self) -> bool:
         """128-bit Arm vectors."""
         return "neon" in self.features
-
-    @property
-    def has_dotprod(self) -> bool:
-        """Arm sdot and udot."""
-        return "dotprod" in self.features
 
     @property
     def target_string(self) -> str:
