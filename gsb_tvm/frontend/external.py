@@ -88,7 +88,7 @@ def inline_external_data(
         if size > left:
             raise ModelError(
                 f"{where}: the model's external data go beyond the limit of {max_bytes} bytes. "
-                "Raise max_bytes."
+                "Larger models are not handled."
             )
         data = _read(where, path.parent, location, offset, size)
         left -= size

@@ -94,4 +94,7 @@ def _bytes(path: Path, max_bytes: int) -> bytes:
 
 
 def _too_large(name: str, size: int, limit: int) -> str:
-    return f"{name}: the model has {size} bytes, and the limit is {limit}. Raise max_bytes."
+    return (
+        f"{name}: the model has {size} bytes, and the limit is {limit}. "
+        "Larger models are not handled."
+    )
