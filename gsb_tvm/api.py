@@ -1,7 +1,6 @@
 """What Python users call: compile a model, load an artefact."""
 
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from gsb_tvm.dialect.errors import UsageError
 from gsb_tvm.driver import Options, compile_model
 from gsb_tvm.runtime import session
+from gsb_tvm.runtime.outfile import scratch_folder
 from gsb_tvm.runtime.session import Module
 from gsb_tvm.targets import missing_here, resolve
 
@@ -54,8 +54,8 @@ def build(
             f"{profile.name}: this machine lacks {', '.join(lacks)}, so the result cannot be "
             "loaded here. Write an artefact with gsb-tvm compile instead."
         )
-    with tempfile.TemporaryDirectory(prefix="gsb_tvm-") as folder:
-        out = Path(folder, "model.so")
+    with scratch_folder() as folder:
+        out = folder / "model.so"
         compile_model(model, profile, Options(out, batch=batch, verify=verify, strict=strict))
         return session.load(out)
 

@@ -108,7 +108,7 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def scratch_folder(need: int) -> Iterator[Path]:
+def scratch_folder(need: int = 1) -> Iterator[Path]:
     """Yield a temporary folder that has room for a file of ``need`` bytes.
 
     The room is tried out first because LLVM ends the process when a write of its own fails.
@@ -125,7 +125,7 @@ def scratch_folder(need: int) -> Iterator[Path]:
     with folder as name:
         try:
             with tempfile.TemporaryFile(dir=name) as trial:
-                os.posix_fallocate(trial.fileno(), 0, max(need, 1))
+                os.posix_fallocate(trial.fileno(), 0, need)
         except OSError as err:
             reason = _REASONS.get(err.errno or 0, err.strerror)
             raise OutputError(

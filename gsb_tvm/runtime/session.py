@@ -1,7 +1,6 @@
 """Loading an artefact and calling it."""
 
 import sys
-import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from gsb_tvm.dialect.errors import ArtefactError, UsageError
 from gsb_tvm.runtime import metadata as meta
 from gsb_tvm.runtime.elf import ALIGNMENT
+from gsb_tvm.runtime.outfile import scratch_folder
 from gsb_tvm.targets.host import host, missing
 
 _KDLCPU, _POOLED = 1, 2  # dlpack.h; tvm/runtime/memory/memory_manager.h
@@ -131,6 +131,8 @@ def load(path: str | Path) -> Module:
     ArtefactError
         The file is missing, damaged, cut off, of another version, for another architecture, or for
         a CPU with features that this one lacks.
+    OutputError
+        There is no folder for temporary files.
     """
     path = Path(path)
     data = meta.contents(path)
@@ -239,8 +241,8 @@ def _load_library(path: Path) -> Any:
 
     # The dynamic loader takes a file for loaded when it knows the name: a new artefact under the
     # name of an old one would give the old code. A link has a name of its own.
-    with tempfile.TemporaryDirectory(prefix="gsb_tvm-") as folder:
-        link = Path(folder, "model.so")
+    with scratch_folder() as folder:
+        link = folder / "model.so"
         link.symlink_to(path.resolve())
         try:
             return tvm_ffi.load_module(link, keep_module_alive=False)
