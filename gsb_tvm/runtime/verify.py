@@ -87,11 +87,6 @@ class Verification:
         """Number of exact samples."""
         return self.count("exact")
 
-    @property
-    def same_top1(self) -> int:
-        """Number of samples whose largest class agrees."""
-        return sum(sample.same_top1 for sample in self.samples)
-
     def count(self, kind: Kind) -> int:
         """Number of samples of a kind."""
         return sum(sample.kind == kind for sample in self.samples)

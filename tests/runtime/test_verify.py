@@ -43,7 +43,8 @@ def packed(inputs):
 
 def test_a_right_module_is_ok(tmp_path: Path) -> None:
     result = verify(packed, binary_model(tmp_path / "m.onnx"), SPECS)
-    assert (result.verdict, result.exact, result.same_top1) == ("ok", 8, 8)
+    assert (result.verdict, result.exact) == ("ok", 8)
+    assert all(sample.same_top1 for sample in result.samples)
     assert result.reference == "original"
     assert result.reason == (
         "8 of 8 samples equal ONNX Runtime on the original model, 0 lie on a rounding edge, "
