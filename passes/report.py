@@ -161,10 +161,9 @@ def _weight_reason(activation: Expr, weight: Array, producers: Producers) -> tup
         return f"weight has {weight.ndim} axes", False
     if binary_weight(weight) is None:
         return _levels(weight), False
-    affine = _is_affine(activation, producers)
-    if affine is None:
+    if _is_affine(activation, producers) is None:
         return "weight is binary, activation is float", True
-    return _scale_reason(affine), True
+    return _scale_reason(affine=False), True  # a constant term would have become a bias
 
 
 def _live_reason(left: Expr, right: Expr, producers: Producers) -> tuple[str, bool]:
@@ -173,12 +172,12 @@ def _live_reason(left: Expr, right: Expr, producers: Producers) -> tuple[str, bo
         return "both operands are float", False
     if None in sides:
         return f"{'left' if sides[0] is None else 'right'} operand is float", False
-    return _scale_reason(any(sides)), True
+    return _scale_reason(affine=any(sides)), True
 
 
-def _scale_reason(affine: bool) -> str:
+def _scale_reason(*, affine: bool) -> str:
     if affine:
-        return "binary, but an operand has a constant term"
+        return "binary, but scales or constant terms have too many values"
     return "binary, but scales change along the contracted axis"
 
 

@@ -52,6 +52,11 @@ class Superposed:
         """Whether the constant is zero."""
         return not self.constant.any()
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether every scale and the constant are finite."""
+        return all(np.isfinite(x).all() for x in (self.constant, *(t.scale for t in self.terms)))
+
 
 def single(plane: Expr, kind: Kind) -> Superposed:
     """One plane with scale 1."""

@@ -72,19 +72,13 @@ def test_a_product_of_two_live_planes_is_packed():
                 MATMUL,
             ],
             tiny.binary_weight(),
-            "binary, but an operand has a constant term",
+            "binary, but scales change along the contracted axis",
             True,
         ),
         (
             [SIGN, ("Mul", ["s", "k"], "m"), ("MatMul", ["m", "w"], "y")],
             tiny.binary_weight(),
             "binary, but scales change along the contracted axis",
-            True,
-        ),
-        (
-            [SIGN, ("Add", ["s", "k"], "m"), ("MatMul", ["m", "w"], "y")],
-            tiny.binary_weight(),
-            "binary, but an operand has a constant term",
             True,
         ),
     ],
@@ -96,6 +90,21 @@ def test_a_float_linear_says_why(nodes, weight, reason, is_binary):
     (row,) = rows(product(*nodes, **constants))
     assert (row.form, row.reason, row.is_binary) == ("float", reason, is_binary)
     assert row.bytes == K * N * 4
+
+
+def test_a_product_with_a_constant_term_of_many_values():
+    model = product(
+        SIGN,
+        ("Add", ["s", "k"], "m"),
+        ("Transpose", ["s"], "t"),
+        ("MatMul", ["m", "t"], "y"),
+        k=np.linspace(1, 2, K, dtype=np.float32),
+        shape=(T, K),
+        out_shape=(T, T),
+    )
+    (row,) = rows(model)
+    assert (row.form, row.is_binary) == ("float", True)
+    assert row.reason == "binary, but scales or constant terms have too many values"
 
 
 def test_a_product_of_floats_says_so():
