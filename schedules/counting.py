@@ -13,7 +13,7 @@ from tvm.script.ir_builder import tirx as T
 from gsb_tvm.schedules.vector import Buffer, Expr, bind, load, local, popcount, splat, store
 from gsb_tvm.targets.profile import Profile
 
-BYTE_WORDS = 31
+BYTE_WORDS = 31  # a byte counter gains at most 8 per word: 31 * 8 <= 255
 
 
 def reinterpret(value: Expr, dtype: str) -> Expr:

@@ -11,7 +11,8 @@ from typing import Any
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
-from gsb_tvm.schedules.dense.counters import BYTE_WORDS, Cells, Tile, differences, repeat, widened
+from gsb_tvm.schedules.counting import BYTE_WORDS
+from gsb_tvm.schedules.dense.counters import Cells, Tile, differences, repeat, widened
 from gsb_tvm.schedules.dense.formula import Term
 from gsb_tvm.schedules.vector import bind, popcount
 

@@ -6,13 +6,12 @@ from typing import Any
 
 from tvm.script.ir_builder import tirx as T
 
+from gsb_tvm.schedules.counting import BYTE_WORDS
 from gsb_tvm.schedules.dense.formula import Term
 from gsb_tvm.schedules.vector import bind, local, popcount, splat
 
 Expr = Any
 Buffer = Any
-
-BYTE_WORDS = 31  # a byte counter gains at most 8 per word: 31 * 8 <= 255
 
 
 @dataclass(frozen=True)
