@@ -10,7 +10,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gsb_tvm.dialect.bits import Floats, Rows, pack_rows, signed, unpack_rows, unpack_weight
+from gsb_tvm.dialect.bits import (
+    WORD_BITS,
+    Floats,
+    Rows,
+    pack_rows,
+    signed,
+    unpack_rows,
+    unpack_weight,
+    words,
+)
 from gsb_tvm.dialect.specs import (
     AttentionPlanes,
     AttentionValue,
@@ -107,7 +116,7 @@ def _threshold(spec: Dense, t: Arrays, dot: Array) -> list[Array]:
 
 
 def _real_columns(rows: Rows) -> Array:
-    per_group = -(-rows.width // 32) * 32
+    per_group = words(rows.width) * WORD_BITS
     return (np.arange(rows.groups)[:, None] * per_group + np.arange(rows.width)).reshape(-1)
 
 
