@@ -19,6 +19,11 @@ from gsb_tvm.dialect.specs import Tensor
 Expr = Any
 Buffer = Any
 
+LOG2_E = 1.4426950408889634
+LN2_HIGH, LN2_LOW = 0.693359375, -2.12194440e-4  # the first has 9 bits, so n times it is exact
+ROUNDING = 12582912.0  # 1.5 * 2**23: adding it rounds to an integer, half to even
+EXP_TAYLOR = (1 / 5040, 1 / 720, 1 / 120, 1 / 24, 1 / 6, 0.5)  # of r**7 down to r**2
+
 EXP_LOW = -87.0  # below, exp is denormal; softmax terms there are < 2**-125 of the largest
 
 
@@ -153,12 +158,12 @@ def exp(x: Expr, lanes: int) -> Expr:
         return splat(value, lanes)
 
     clipped = bind(maximum(x, const(EXP_LOW)))
-    scaled = rounded(clipped * const(1.4426950408889634))
-    magic = const(12582912.0)  # 1.5 * 2**23: adding it rounds to an integer, half to even
+    scaled = rounded(clipped * const(LOG2_E))
+    magic = const(ROUNDING)
     n = bind(rounded(scaled + magic) - magic)
-    r = bind(clipped - rounded(n * const(0.693359375)) - rounded(n * const(-2.12194440e-4)))
-    q = const(1 / 5040)
-    for coefficient in (1 / 720, 1 / 120, 1 / 24, 1 / 6, 0.5):
+    r = bind(clipped - rounded(n * const(LN2_HIGH)) - rounded(n * const(LN2_LOW)))
+    q = const(EXP_TAYLOR[0])
+    for coefficient in EXP_TAYLOR[1:]:
         q = bind(q * r + const(coefficient))
     p = const(1.0) + (r + bind(r * r) * q)
     exponent = (T.cast(n, f"int32x{lanes}") + splat(127, lanes, "int32")) << splat(

@@ -6,7 +6,15 @@ from typing import Any
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
-from gsb_tvm.schedules.vector import Expr, rounded
+from gsb_tvm.schedules.vector import (
+    EXP_TAYLOR,
+    LN2_HIGH,
+    LN2_LOW,
+    LOG2_E,
+    ROUNDING,
+    Expr,
+    rounded,
+)
 
 # x p(x**2) / q(x**2), highest coefficient first; least-squares fits reweighted towards the least
 # maximal relative error, 2e-8 and 2e-9 on [0, limit]; beyond it the function rounds to 1.
@@ -20,7 +28,6 @@ _TANH = (
     (-1.22463469e-11, 3.06426762e-08, 2.80313768e-05, 3.86951138e-03, 0.136808592, 1.0),
     (1.28903957e-06, 3.94071926e-04, 2.72501691e-02, 0.470141913, 1.0),
 )
-_EXP = (1 / 5040, 1 / 720, 1 / 120, 1 / 24, 1 / 6, 0.5)  # of r**7 down to r**2
 
 
 def constant(value: float) -> Expr:
@@ -54,7 +61,7 @@ def exp(x: Expr) -> Expr:
     x = n ln 2 + r with ln 2 in two parts, a Taylor polynomial in r, and 2**n as two factors, since
     n reaches from -150 to 128.
     """
-    magic = constant(12582912.0)  # 1.5 * 2**23: adding it rounds to an integer, half to even
+    magic = constant(ROUNDING)
 
     def power_of_two(n: Expr) -> Expr:
         exponent = T.Cast("int32", n) + tirx.const(127, "int32")
@@ -65,15 +72,15 @@ def exp(x: Expr) -> Expr:
         return let(half, lambda h: p * power_of_two(h) * power_of_two(n - h))
 
     def reduced(x: Expr, n: Expr) -> Expr:
-        high = rounded(n * constant(0.693359375))
-        r = x - high - rounded(n * constant(-2.12194440e-4))
+        high = rounded(n * constant(LN2_HIGH))
+        r = x - high - rounded(n * constant(LN2_LOW))
         return let(
-            let(r, lambda r: constant(1.0) + (r + r * r * polynomial(r, _EXP))),
+            let(r, lambda r: constant(1.0) + (r + r * r * polynomial(r, EXP_TAYLOR))),
             lambda p: scaled(p, n),
         )
 
     def on_range(x: Expr) -> Expr:
-        n = rounded(rounded(x * constant(1.4426950408889634)) + magic) - magic
+        n = rounded(rounded(x * constant(LOG2_E)) + magic) - magic
         return let(n, lambda n: reduced(x, n))
 
     return let(clamp(x, -104.0, 89.0), on_range)
