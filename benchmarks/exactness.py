@@ -26,8 +26,7 @@ from gsb_tvm.models.bake import bake_weights, reference_logits
 from gsb_tvm.models.export import FORMS, export
 from gsb_tvm.models.fill import fresh_, realistic_
 from gsb_tvm.models.gsb import PRESETS, Gsb
-
-EXACT = 1e-5
+from gsb_tvm.runtime.verify import EXACT
 
 
 def arguments() -> argparse.Namespace:
@@ -43,10 +42,28 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def errors(logits: np.ndarray, reference: np.ndarray) -> np.ndarray:
+def errors(found: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """Largest error of each image, relative to its largest logit."""
     scale = np.abs(reference).max(1)
-    return np.abs(logits - reference).max(1) / scale
+    return np.abs(found - reference).max(1) / scale
+
+
+def logits(
+    args: argparse.Namespace, network: Gsb, images: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Logits of the compiled network, and of ONNX Runtime on the network with folded weights."""
+    batches = images.reshape(-1, args.batch, *images.shape[1:])
+    with tempfile.TemporaryDirectory() as folder:
+        path, baked = Path(folder) / "model.onnx", Path(folder) / "baked.onnx"
+        export(network, path, args.form, batch=args.batch)
+        export(bake_weights(network), baked, "legacy", batch=args.batch)
+        module = gsb_tvm.build(path, target=args.target)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        session = onnxruntime.InferenceSession(str(baked), options, ["CPUExecutionProvider"])
+        ours = np.concatenate([np.asarray(module(batch)) for batch in batches])
+        theirs = np.concatenate([session.run(None, {"image": batch})[0] for batch in batches])
+    return ours, theirs
 
 
 def main() -> int:
@@ -58,17 +75,7 @@ def main() -> int:
     size, channels = network.config.image_size, network.config.channels
     rng = np.random.default_rng(args.seed + 1)
     images = rng.standard_normal((args.images, channels, size, size), dtype=np.float32)
-    batches = images.reshape(-1, args.batch, channels, size, size)
-    with tempfile.TemporaryDirectory() as folder:
-        path, baked = Path(folder) / "model.onnx", Path(folder) / "baked.onnx"
-        export(network, path, args.form, batch=args.batch)
-        export(bake_weights(network), baked, "legacy", batch=args.batch)
-        module = gsb_tvm.build(path, target=args.target)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        session = onnxruntime.InferenceSession(str(baked), options, ["CPUExecutionProvider"])
-        ours = np.concatenate([np.asarray(module(batch)) for batch in batches])
-        theirs = np.concatenate([session.run(None, {"image": batch})[0] for batch in batches])
+    ours, theirs = logits(args, network, images)
     reference = reference_logits(network, images, batch=args.batch)
     steps = reference_logits(
         network, images, torch.float32, batch=args.batch, integer_products=True
