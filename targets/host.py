@@ -62,11 +62,6 @@ def read_host(root: Path, machine: str, num_cores: int) -> Host:
     return Host(arch, vendor, features, num_cores, *_caches(root / "sys/devices/system/cpu/cpu0"))
 
 
-def host_features() -> frozenset[str]:
-    """Return the CPU features of this machine, in /proc/cpuinfo or HWCAP names."""
-    return host().features
-
-
 def missing_here(profile: Profile) -> list[str]:
     """List what this machine lacks to execute code compiled for ``profile``; empty when nothing."""
     return missing(host(), profile.arch, profile.required_features)

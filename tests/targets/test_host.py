@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from gsb_tvm.targets import host_features, missing_here, resolve
-from gsb_tvm.targets.host import Host, auxv_features, cpuinfo_features, missing, read_host
+from gsb_tvm.targets import missing_here, resolve
+from gsb_tvm.targets.host import Host, auxv_features, cpuinfo_features, host, missing, read_host
 
 # Two processors of a hybrid machine: only the first has avx512f.
 HYBRID = """processor\t: 0
@@ -109,7 +109,7 @@ def test_this_machine():
     flags = next(
         line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")
     )
-    assert host_features() == set(flags.partition(":")[2].split())
+    assert host().features == set(flags.partition(":")[2].split())
     assert missing_here(resolve("llvm -mtriple=x86_64-linux-gnu")) == []
     assert missing_here(resolve("llvm -mcpu=cortex-a72")) == ["aarch64"]
     # No machine reports AVX10 by flag, so code for it is refused everywhere.

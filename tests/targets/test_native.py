@@ -3,9 +3,9 @@ import random
 
 import pytest
 
-from gsb_tvm.targets import host_features, llvm, missing_here, resolve
+from gsb_tvm.targets import llvm, missing_here, resolve
 from gsb_tvm.targets.features import LINUX_NAMES, emitted, linux_names
-from gsb_tvm.targets.host import Host
+from gsb_tvm.targets.host import Host, host
 from gsb_tvm.targets.native import native_cpu
 from gsb_tvm.targets.resolve import resolve_for
 from gsb_tvm.targets.spec import parse
@@ -97,7 +97,7 @@ def test_never_more_than_the_machine_has(arch):
 @pytest.mark.parametrize("spec", ["native", "llvm -mcpu=native"])
 def test_this_machine(spec, capfd):
     got = resolve(spec)
-    flags = host_features()
+    flags = host().features
     assert missing_here(got) == []
     assert got.name == f"native ({got.mcpu})"
     assert got.has_avx2 == ("avx2" in flags)
