@@ -22,7 +22,7 @@ def DropZeroPlanes() -> Pass:
                these planes cannot reach (signs times signs have the parity of K)
     Leaves alone   layers with a reachable zero
     Exact   yes
-    Source   GSB_ONNX contract, sign(0) = 0
+    Source   docs/architecture.md, Exactness, 4: sign(0) = 0
     """
     return rewrite_pass("DropZeroPlanes", lambda: _Dropper().visit)
 

@@ -36,7 +36,7 @@ def FoldThresholds() -> Pass:
                set of zeros is one interval
     Leaves alone   layers with a residual or a norm between, columns with a more scattered set
     Exact   by construction: the graph's own float32 steps are run on every integer in [-K, K]
-    Source   docs/architecture.md, exactness; GSB_ONNX contract
+    Source   docs/architecture.md, Exactness, threshold folding
     """
     return rewrite_pass("FoldThresholds", lambda: lambda _var, value, g: _fold(value, g))
 

@@ -24,7 +24,7 @@ def FuseBinarize() -> Pass:
     Leaves alone   live shifts, a second shift, a shift before a norm, norms over other axes,
                    products of attention that others read too
     Exact   integers yes; the norm's sums may be taken in another order
-    Source   docs/architecture.md, fusion
+    Source   docs/architecture.md, Packed operators and kernels
     """
     return rewrite_pass("FuseBinarize", lambda: lambda _var, value, g: _fuse(value, g))
 

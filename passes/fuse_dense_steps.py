@@ -22,7 +22,7 @@ def FuseDenseSteps() -> Pass:
                constant per column
     Leaves alone   results read twice, broadcasts of live tensors, dense layers that write bits
     Exact   yes: the same float32 steps in the same order
-    Source   docs/architecture.md, fusion
+    Source   docs/architecture.md, Packed operators and kernels
     """
     return rewrite_pass("FuseDenseSteps", lambda: lambda _var, value, g: _fuse(value, g))
 

@@ -1,6 +1,7 @@
 """Keep an int8 weight, its scale and its product in one kernel."""
 
-from tvm.ir.transform import Pass
+from tvm.ir import IRModule
+from tvm.ir.transform import Pass, PassContext, module_pass
 from tvm.relax.dpl import is_const, is_op, wildcard
 from tvm.relax.transform import FuseOpsByPattern
 
@@ -13,7 +14,7 @@ def FuseLattices() -> Pass:
     Requires   q and a constant, as StoreLattices leaves them
     Leaves alone   products with float weights
     Exact   yes: nothing is computed differently
-    Source   docs/architecture.md, float operators; TVM's own fusion only looks downstream of a
+    Source   docs/performance.md, What did not help; TVM's own fusion only looks downstream of a
              product and would write the float weight to memory
     """
     weight = is_op("relax.multiply")(is_op("relax.astype")(is_const()), is_const())
@@ -22,4 +23,9 @@ def FuseLattices() -> Pass:
         product = is_op(name)(wildcard(), weight)
         biased = is_op("relax.add")(product, is_const())
         patterns += [(f"{name}.lattice.bias", biased), (f"{name}.lattice", product)]
-    return FuseOpsByPattern(patterns, bind_constants=False, annotate_codegen=False)
+    fuse = FuseOpsByPattern(patterns, bind_constants=False, annotate_codegen=False)
+
+    def run(mod: IRModule, _ctx: PassContext) -> IRModule:
+        return fuse(mod)
+
+    return module_pass(run, opt_level=0, name="gsb.FuseLattices")

@@ -15,7 +15,7 @@ def FuseLayerNorm() -> Pass:
     Requires   means over the last axis only, gamma and beta constant vectors of that axis
     Leaves alone   norms over other axes, live gamma or beta, a missing scale or shift
     Exact   the same formula; the sums may be taken in another order
-    Source   GSB_ONNX sequences, LN
+    Source   layer normalisation as exporters write it out, arXiv 1607.06450
     """
     return rewrite_pass("FuseLayerNorm", lambda: lambda _var, value, g: _fuse(value, g))
 

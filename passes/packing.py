@@ -1,14 +1,13 @@
 """What the packing passes share: planes of the graph as packed tensors."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from tvm import relax
 
 from gsb_tvm.dialect import ops
 from gsb_tvm.dialect.bits import Floats, Rows
-from gsb_tvm.dialect.ops import is_call, shape_of
+from gsb_tvm.dialect.ops import shape_of
 from gsb_tvm.dialect.specs import Binarize, Compare, Dense, Kind, Operand
 from gsb_tvm.passes.rewriting import Expr, Graph, payload, scalar
 from gsb_tvm.passes.thresholds import pull_back
@@ -106,11 +105,6 @@ def column_vector(array: Floats, columns: int) -> Floats | None:
     if array.size == columns and array.shape[-1] == columns:
         return array.reshape(columns)
     return None
-
-
-def is_packed_call(value: Any, name: str) -> bool:
-    """Whether ``value`` is the packed operator ``gsb.<name>``."""
-    return is_call(value, f"gsb.{name}")
 
 
 def strict_bound(compare: Compare) -> Compare:

@@ -16,7 +16,7 @@ def SimplifyViews() -> Pass:
     Requires   the chain's index map is the identity and the shapes agree
     Leaves alone   chains that move an element or change the shape
     Exact   yes
-    Source   docs/architecture.md, views
+    Source   docs/architecture.md, The algebra: heads are views of tokens
     """
     return rewrite_pass("SimplifyViews", lambda: lambda _var, value, g: _simplify(value, g))
 
