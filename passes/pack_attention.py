@@ -18,14 +18,13 @@ from gsb_tvm.dialect.specs import (
     ValuePlanes,
     spread_of,
 )
+from gsb_tvm.passes.attention_scores import match_scores
 from gsb_tvm.passes.packing import (
-    PlaneSource,
     binarize,
     plane_source,
     plane_tensors,
-    product_scale,
+    sign_by_token,
     strict_bound,
-    token_source,
 )
 from gsb_tvm.passes.rewriting import (
     Expr,
@@ -35,10 +34,7 @@ from gsb_tvm.passes.rewriting import (
     operand_pair,
     payload,
     rewrite_pass,
-    scalar,
 )
-
-BIAS_PADDING = 64
 
 
 def PackAttention() -> Pass:
@@ -115,7 +111,7 @@ def _attention(planes: list[Expr], rows: Rows, graph: Graph) -> tuple[Expr, list
     base = sources[fixed[0]]
     if base is None or any(ratio is None for ratio in ratios):
         return None
-    scores = _scores(p, rows, graph)
+    scores = match_scores(p, rows, graph)
     if scores is None or not np.isfinite(scores.total):
         return None
     compare = strict_bound(base.compare)
@@ -157,98 +153,6 @@ def _extreme_ratio(call: Expr, x: Expr, extreme: str, compare: str, graph: Graph
 
 
 @dataclass(frozen=True)
-class _Scores:
-    rows: Rows
-    query: PlaneSource
-    key: PlaneSource
-    scale: float
-    factor: float | None
-    bias: Floats | None
-
-    @property
-    def total(self) -> float:
-        """Product of scale and factor."""
-        return self.scale * (1.0 if self.factor is None else self.factor)
-
-
-def _scores(p: Expr, rows: Rows, graph: Graph) -> _Scores | None:
-    """Match ``softmax(fl(gsb.matmul(q, k) * f)) + bias`` over the keys."""
-    bias: Floats | None = None
-    add = graph.call(p, "relax.add")
-    if add is not None:
-        pair = operand_pair(add)
-        if pair is None:
-            return None
-        p, bias = pair[0], _flat_bias(pair[1], rows)
-        if bias is None:
-            return None
-    softmax = graph.call(p, "relax.nn.softmax")
-    if softmax is None or int(softmax.attrs.axis) not in (-1, 3):
-        return None
-    x, factor = _factor(softmax.args[0], graph)
-    product = graph.call(x, "gsb.matmul")
-    if product is None:
-        return None
-    queries, query_scale, keys, key_scale = (list(part.fields) for part in product.args)
-    scale = product_scale(query_scale[0], key_scale[0])
-    if len(queries) != 1 or len(keys) != 1 or scale.size != 1:
-        return None
-    width = shape_of(queries[0])[-1]
-    q_rows = Rows(rows.batch, rows.tokens, rows.groups, width)
-    if shape_of(x) != (rows.batch, rows.groups, rows.tokens, rows.tokens):
-        return None
-    query = _by_token(queries[0], q_rows, graph, transposed=False)
-    key = _by_token(keys[0], q_rows, graph, transposed=True)
-    if query is None or key is None:
-        return None
-    return _Scores(q_rows, query, key, float(scale.reshape(())), factor, bias)
-
-
-def _flat_bias(array: Floats, rows: Rows) -> Floats | None:
-    heads, tokens = rows.groups, rows.tokens
-    shape = (1,) * max(0, 4 - array.ndim) + array.shape
-    if len(shape) != 4 or shape[0] != 1 or shape[2:] != (tokens, tokens):
-        return None
-    flat = np.zeros(heads * tokens * tokens + BIAS_PADDING, dtype=np.float32)
-    flat[:-BIAS_PADDING] = np.broadcast_to(array, (1, heads, tokens, tokens)).reshape(-1)
-    return flat
-
-
-def _factor(x: Expr, graph: Graph) -> tuple[Expr, float | None]:
-    """Strip one multiplication by a constant; a division where its reciprocal is exact."""
-    call = graph.call(x, "relax.multiply", "relax.divide")
-    pair = operand_pair(call) if call is not None else None
-    if call is None or pair is None or pair[1].size != 1:
-        return x, None
-    value = float(pair[1].reshape(()))
-    if is_call(call, "relax.multiply"):
-        return pair[0], value
-    mantissa, _ = np.frexp(value)
-    if scalar(call.args[1]) is None or mantissa != 0.5 or value <= 0:
-        return x, None
-    return pair[0], 1.0 / value
-
-
-def _by_token(plane: Expr, rows: Rows, graph: Graph, *, transposed: bool) -> PlaneSource | None:
-    """A sign plane's source as (batch, tokens, features), whatever views lie around the sign."""
-    if transposed:
-        call = graph.call(plane, "relax.permute_dims")
-        if call is None or [int(a) for a in call.attrs.axes or ()] != [0, 1, 3, 2]:
-            return None
-        plane = call.args[0]
-    source = plane_source(plane, graph)
-    if source is not None:
-        x = token_source(source.x, rows, graph)
-    else:
-        behind = token_source(plane, rows, graph)
-        source = plane_source(behind, graph) if behind is not None else None
-        x = source.x if source is not None else None
-    if source is None or x is None or source.compare.kind is Kind.MASK:
-        return None
-    return PlaneSource(x, source.compare)
-
-
-@dataclass(frozen=True)
 class _Values:
     kind: Kind
     tensors: list[Expr]
@@ -262,7 +166,7 @@ def _values(planes: list[Expr], rows: Rows, graph: Graph) -> _Values | None:
     if len(base) != 1:
         return None
     masked = [i for i in products if i != base[0]]
-    source = _by_token(planes[base[0]], rows, graph, transposed=False)
+    source = sign_by_token(planes[base[0]], rows, graph, transposed=False)
     if source is None:
         return None
     if not masked:

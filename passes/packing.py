@@ -67,6 +67,25 @@ def token_source(x: Expr, rows: Rows, graph: Graph) -> Expr | None:
     return None
 
 
+def sign_by_token(plane: Expr, rows: Rows, graph: Graph, *, transposed: bool) -> PlaneSource | None:
+    """A sign plane's source as (batch, tokens, features), whatever views lie around the sign."""
+    if transposed:
+        call = graph.call(plane, "relax.permute_dims")
+        if call is None or [int(a) for a in call.attrs.axes or ()] != [0, 1, 3, 2]:
+            return None
+        plane = call.args[0]
+    source = plane_source(plane, graph)
+    if source is not None:
+        x = token_source(source.x, rows, graph)
+    else:
+        behind = token_source(plane, rows, graph)
+        source = plane_source(behind, graph) if behind is not None else None
+        x = source.x if source is not None else None
+    if source is None or x is None or source.compare.kind is Kind.MASK:
+        return None
+    return PlaneSource(x, source.compare)
+
+
 def binarize(source: PlaneSource, x: Expr, rows: Rows, graph: Graph) -> list[Expr]:
     """Emit ``gsb.binarize``; the tensors that carry the plane."""
     spec = Binarize(rows, source.compare, norm=False, shift=False)

@@ -9,6 +9,9 @@ from math import ceil, log2
 from gsb_tvm.dialect.bits import Rows
 from gsb_tvm.dialect.planes import Compare, Kind, Tensor, plane
 
+# Elements behind the flat bias: a vector that begins in its last row may end in them.
+BIAS_PADDING = 64
+
 
 @dataclass(frozen=True)
 class ValuePlanes:
@@ -66,7 +69,7 @@ class AttentionPlanes:
 
     def inputs(self) -> list[Tensor]:
         """Query plane, key plane, scalars (scale, factor, bound), bias padded at its end only."""
-        count = self.q.groups * self.q.tokens * self.q.tokens + 64
+        count = self.q.groups * self.q.tokens * self.q.tokens + BIAS_PADDING
         return [
             *plane("q", self.query_kind, self.q),
             *plane("k", self.key_kind, self.q),
