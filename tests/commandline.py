@@ -7,6 +7,7 @@ does reaches the next call.
 
 import json
 import os
+import re
 import resource
 import selectors
 import signal
@@ -19,6 +20,8 @@ from types import TracebackType
 from typing import Any, Self
 
 ROOT = Path(__file__).resolve().parent.parent
+NATIVE = ("--target", "native")
+_PROGRESS = re.compile(r" *\d+\.\d s  [a-z]+")
 _TIMEOUT_S = 120
 
 
@@ -90,6 +93,19 @@ class CommandLine:
         self._process.stdin.flush()
         answer = json.loads(self._process.stdout.readline())
         return Done(answer["code"], answer["out"], answer["err"], _files(folder) - before)
+
+
+def refused(done: Done, code: int, *words: str) -> None:
+    """One sentence on stderr, nothing but progress on stdout, no file left."""
+    assert done.code == code, done
+    assert done.err.startswith("error: "), done.err
+    assert "Traceback" not in done.err, done.err
+    assert done.err.count("\n") == 1, done.err
+    assert len(done.err) < 700, done.err
+    for word in words:
+        assert word in done.err, done.err
+    assert all(_PROGRESS.fullmatch(line) for line in done.out.splitlines()), done.out
+    assert done.left == set(), done.left
 
 
 def _files(folder: Path) -> set[str]:

@@ -1,6 +1,7 @@
 """Small ONNX models, built node by node."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -60,3 +61,9 @@ def float_linear(array: np.ndarray | None = None, **options: Any) -> onnx.ModelP
     nodes = [helper.make_node("MatMul", ["x", "w"], ["y"], name="/layer/MatMul")]
     options.setdefault("out_shape", (1, TOKENS, COLUMNS))
     return model(nodes, {"w": weight() if array is None else array}, **options)
+
+
+def save(folder: Path, made: onnx.ModelProto, name: str = "m.onnx") -> str:
+    """Write the model into ``folder`` and return the file's name."""
+    (folder / name).write_bytes(made.SerializeToString())
+    return name
