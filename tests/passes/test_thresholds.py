@@ -39,7 +39,8 @@ def _flipped(step, value, x):
 def check(chain, bound, strict):
     t = pull_back(functions(chain), bound, strict=strict)
     assert isinstance(t, np.float32)
-    near = [t, np.nextafter(t, INF, dtype=np.float32), np.nextafter(t, -INF, dtype=np.float32)]
+    with np.errstate(over="ignore"):  # the neighbour of the largest float is infinite
+        near = [t, np.nextafter(t, INF, dtype=np.float32), np.nextafter(t, -INF, dtype=np.float32)]
     x = np.concatenate([np.array(near, np.float32), SAMPLES, -SAMPLES])
     x = x[np.isfinite(x)]
     y = run(chain, x)
