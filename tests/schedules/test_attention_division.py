@@ -13,7 +13,8 @@ from tvm.script.ir_builder import tirx as T
 
 from gsb_tvm.schedules import vector as v
 from gsb_tvm.schedules.attention_planes.division import markstein
-from gsb_tvm.targets import missing_here, resolve
+from gsb_tvm.targets import resolve
+from tests.schedules.levels import runnable
 
 ONE = 1 << 23  # significands are integers in [2**23, 2**24)
 COUNT = 1 << 16
@@ -86,19 +87,14 @@ def check(divisors):
     return len(a)
 
 
-def need_fma():
-    if missing_here(resolve("llvm -mcpu=haswell")):
-        pytest.skip("this CPU does not run haswell")
-
-
 def test_sample():
-    need_fma()
+    runnable("llvm -mcpu=haswell")  # the division takes FMA
     rng = np.random.default_rng(5)
     assert check(rng.integers(ONE, 2 * ONE, 1 << 15)) > 1 << 16
 
 
 def test_random_and_zero():
-    need_fma()
+    runnable("llvm -mcpu=haswell")  # the division takes FMA
     rng = np.random.default_rng(6)
     x = np.exp(-69 * rng.random(1 << 18)).astype(np.float32)
     x[::100] = 0
@@ -108,6 +104,6 @@ def test_random_and_zero():
 
 @pytest.mark.slow
 def test_all():
-    need_fma()
+    runnable("llvm -mcpu=haswell")  # the division takes FMA
     step = 1 << 17
     assert sum(check(np.arange(b, b + step)) for b in range(ONE, 2 * ONE, step)) == 46_517_418

@@ -13,7 +13,8 @@ from gsb_tvm.dialect.bits import Rows, pack_rows, unpack_rows
 from gsb_tvm.dialect.errors import ModelError
 from gsb_tvm.dialect.specs import AttentionPlanes, Kind, spread_of
 from gsb_tvm.schedules.attention_planes import kernel
-from gsb_tvm.targets import missing_here, resolve
+from gsb_tvm.targets import resolve
+from tests.schedules.levels import runnable
 
 LEVELS = ["znver5", "skylake-avx512", "haswell", "x86-64"]
 SHAPES = [
@@ -118,16 +119,11 @@ def specs(draw, scales):
 DRAWS = [("fair", 0.0), ("opposite", 0.25), ("fair", -2.0), ("ones", 0.0), ("none", 1.0)]
 
 
-def need(level):
-    if missing_here(resolve(f"llvm -mcpu={level}")):
-        pytest.skip(f"this CPU does not run {level}")
-
-
 @pytest.mark.parametrize("level", LEVELS)
 @settings(max_examples=20, deadline=None, derandomize=True)
 @given(case=specs(EXACT), seed=st.integers(0, 2**31))
 def test_equals_oracle(level, case, seed):
-    need(level)
+    runnable(f"llvm -mcpu={level}")
     check_exact(level, case, seed)
 
 
@@ -185,7 +181,7 @@ def check_smooth(level, case, seed):
 @settings(max_examples=20, deadline=None, derandomize=True)
 @given(case=specs(SMOOTH), seed=st.integers(0, 2**31))
 def test_close_to_oracle(level, case, seed):
-    need(level)
+    runnable(f"llvm -mcpu={level}")
     check_smooth(level, case, seed)
 
 

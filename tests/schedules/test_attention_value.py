@@ -14,7 +14,8 @@ from gsb_tvm.dialect.bits import Rows, pack_rows
 from gsb_tvm.dialect.specs import AttentionValue, Compare, Kind
 from gsb_tvm.schedules.attention_value import kernel
 from gsb_tvm.schedules.attention_value.tiles import choose, limits
-from gsb_tvm.targets import missing_here, resolve
+from gsb_tvm.targets import resolve
+from tests.schedules.levels import runnable
 
 LEVELS = {
     "avx512-vpopcntdq": "llvm -mcpu=icelake-server",
@@ -108,23 +109,17 @@ def check(spec: AttentionValue, target: str, number: int) -> None:
                 np.testing.assert_array_equal(got, want, err_msg=f"{spec} {densities} {zeros}")
 
 
-def needs(target: str) -> None:
-    missing = missing_here(resolve(target))
-    if missing:
-        pytest.skip(f"this machine lacks {', '.join(missing)}")
-
-
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("value_kind", [Kind.SIGN, Kind.MASKED])
 def test_superposed_on_both_sides(level: str, value_kind: Kind) -> None:
-    needs(LEVELS[level])
+    runnable(LEVELS[level])
     spec = AttentionValue(Rows(2, 37, 2, 24), value_kind, 3, 3, True, Compare(Kind.MASKED))
     check(spec, LEVELS[level], number=1)
 
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_more_tokens_than_one_byte_counter_holds(level: str) -> None:
-    needs(LEVELS[level])
+    runnable(LEVELS[level])
     spec = AttentionValue(Rows(1, 1030, 1, 40), Kind.SIGN, 2, 2, False, None)
     check(spec, LEVELS[level], number=2)
 
@@ -146,7 +141,7 @@ def specs(draw: st.DrawFn) -> AttentionValue:
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_any_shape(level: str) -> None:
-    needs(LEVELS[level])
+    runnable(LEVELS[level])
 
     @seed(30)
     @settings(max_examples=12, deadline=None, database=None)

@@ -14,7 +14,8 @@ from gsb_tvm.dialect.bits import Rows, pack_rows
 from gsb_tvm.dialect.specs import BatchMatmul, Kind
 from gsb_tvm.schedules.batch_matmul import kernel
 from gsb_tvm.schedules.batch_matmul.tiles import UNROLLED, choose
-from gsb_tvm.targets import missing_here, resolve
+from gsb_tvm.targets import resolve
+from tests.schedules.levels import runnable
 
 LEVELS = {
     "avx512-vpopcntdq": "llvm -mcpu=icelake-server",
@@ -71,24 +72,18 @@ def check(spec: BatchMatmul, target: str, number: int, draws: int = DRAWS) -> No
         np.testing.assert_array_equal(tensors[-1].numpy(), expected)
 
 
-def needs(target: str) -> None:
-    missing = missing_here(resolve(target))
-    if missing:
-        pytest.skip(f"this machine lacks {', '.join(missing)}")
-
-
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("a_kind", list(Kind))
 @pytest.mark.parametrize("b_kind", list(Kind))
 def test_every_pair_of_kinds(level: str, a_kind: Kind, b_kind: Kind) -> None:
-    needs(LEVELS[level])
+    runnable(LEVELS[level])
     spec = BatchMatmul(Rows(2, 7, 2, 33), Rows(2, 19, 2, 33), (a_kind,), (b_kind,))
     check(spec, LEVELS[level], number=1)
 
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_three_planes_on_both_sides(level: str) -> None:
-    needs(LEVELS[level])
+    runnable(LEVELS[level])
     kinds = (Kind.SIGN, Kind.MASKED, Kind.MASK)
     check(BatchMatmul(Rows(1, 5, 1, 65), Rows(1, 35, 1, 65), kinds, kinds), LEVELS[level], number=2)
 
@@ -106,7 +101,7 @@ def specs(draw: st.DrawFn) -> BatchMatmul:
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_any_shape(level: str) -> None:
-    needs(LEVELS[level])
+    runnable(LEVELS[level])
 
     @seed(20)
     @settings(max_examples=13, deadline=None, database=None)

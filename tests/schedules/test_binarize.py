@@ -1,7 +1,7 @@
 """Binarize kernels against the NumPy oracle, on every level this machine runs."""
 
 from collections.abc import Sequence
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,8 @@ from gsb_tvm.dialect.bits import Rows, unpack_rows
 from gsb_tvm.dialect.specs import Binarize, Compare, Kind
 from gsb_tvm.schedules.binarize import kernel
 from gsb_tvm.schedules.binarize.tiles import block_rows, sum_words
-from gsb_tvm.targets.host import missing_here
 from gsb_tvm.targets.profile import Profile
-from gsb_tvm.targets.resolve import resolve
+from tests.schedules.levels import LEVELS, profile_of, runnable
 
 EPS = 2.0**-20
 WIDTHS = (1, 2, 24, 31, 32, 33, 63, 64, 65, 96, 127, 128, 200, 384, 1000)
@@ -37,18 +36,9 @@ EDGES = [
 Array = np.ndarray
 
 
-@cache
-def _profile(cpu: str) -> Profile:
-    return resolve(f"llvm -mcpu={cpu}")
-
-
-@pytest.fixture(scope="module", params=["znver5", "skylake-avx512", "haswell", "x86-64"])
+@pytest.fixture(scope="module", params=LEVELS)
 def level(request: pytest.FixtureRequest) -> Profile:
-    profile = _profile(request.param)
-    missing = missing_here(profile)
-    if missing:
-        pytest.skip(f"this machine lacks {', '.join(missing)}")
-    return profile
+    return runnable(f"llvm -mcpu={request.param}")
 
 
 @lru_cache(maxsize=64)
@@ -212,7 +202,7 @@ def test_one_zero_sets_the_flag(level: Profile) -> None:
     Binarize(Rows(1, 3, 1, 24), Compare(Kind.MASK, 0.5), False, True),
 ])  # fmt: skip
 def test_compiles_for_arm(spec: Binarize) -> None:
-    source = _build(spec, _profile("cortex-a72")).mod.inspect_source("s")
+    source = _build(spec, profile_of("llvm -mcpu=cortex-a72")).mod.inspect_source("s")
     assert ("fdiv" in source) == spec.norm
     if spec.rows.features >= 32:
         assert ".4s" in source

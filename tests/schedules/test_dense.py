@@ -23,7 +23,8 @@ from gsb_tvm.dialect.bits import (
 )
 from gsb_tvm.dialect.specs import Dense, Kind, Operand, Step, Thresholds
 from gsb_tvm.schedules.dense import column_tile, kernel
-from gsb_tvm.targets import Profile, missing_here, resolve
+from gsb_tvm.targets import Profile, resolve
+from tests.schedules import levels
 
 Array = npt.NDArray[Any]
 Draw = Callable[[tuple[int, ...]], npt.NDArray[np.bool_]]
@@ -54,10 +55,7 @@ def profile_of(cpu: str) -> Profile:
 
 
 def runnable(cpu: str) -> Profile:
-    profile = profile_of(cpu)
-    if lacking := missing_here(profile):
-        pytest.skip(f"this machine lacks {', '.join(lacking)}")
-    return profile
+    return levels.runnable(f"llvm -mtriple=x86_64-linux-gnu -mcpu={cpu}")
 
 
 def make_spec(

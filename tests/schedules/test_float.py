@@ -15,26 +15,16 @@ from tvm.relax import op as R
 
 from gsb_tvm.schedules.float import RULES, product, rows, schedule
 from gsb_tvm.schedules.float.tiles import MAX_VECTORS, fitting_lanes, product_tile
-from gsb_tvm.targets.host import missing_here
 from gsb_tvm.targets.profile import Profile
-from gsb_tvm.targets.resolve import resolve
+from tests.schedules.levels import LEVELS, profile_of, runnable
 
 Array = np.ndarray
 Graph = Callable[..., Any]
 
 
-@cache
-def _profile(cpu: str) -> Profile:
-    return resolve(f"llvm -mcpu={cpu}")
-
-
-@pytest.fixture(scope="module", params=["znver5", "skylake-avx512", "haswell", "x86-64"])
+@pytest.fixture(scope="module", params=LEVELS)
 def level(request: pytest.FixtureRequest) -> Profile:
-    profile = _profile(request.param)
-    missing = missing_here(profile)
-    if missing:
-        pytest.skip(f"this machine lacks {', '.join(missing)}")
-    return profile
+    return runnable(f"llvm -mcpu={request.param}")
 
 
 def _module(graph: Graph, *shapes: Sequence[int]) -> Any:
@@ -89,7 +79,9 @@ def _inputs(func: Any, seed: int, *, exact: bool) -> list[Array]:
 @cache
 def _unscheduled(name: str, number: int, exact: bool) -> Array:
     func = _functions(name)[number]
-    return _call(_compile(func, _profile("x86-64")), func, _inputs(func, 3, exact=exact))
+    return _call(
+        _compile(func, profile_of("llvm -mcpu=x86-64")), func, _inputs(func, 3, exact=exact)
+    )
 
 
 def _dequantised(*, rows: int = 0, image: int = 0) -> list[Any]:
@@ -296,7 +288,7 @@ def test_rows_run_on_vectors(level: Profile, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["dense 7x96x10", "patches 32/8", "softmax 198", "gelu"])
 def test_compiles_for_arm(name: str) -> None:
-    profile = _profile("cortex-a72")
+    profile = profile_of("llvm -mcpu=cortex-a72")
     for func in _functions(name):
         source = _compile(schedule(func, profile), profile).mod.inspect_source("s")
         assert ".4s" in source

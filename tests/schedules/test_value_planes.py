@@ -13,7 +13,8 @@ from gsb_tvm.dialect.bits import Rows
 from gsb_tvm.dialect.errors import ModelError
 from gsb_tvm.dialect.specs import Kind, ValuePlanes
 from gsb_tvm.schedules.value_planes import kernel
-from gsb_tvm.targets import missing_here, resolve
+from gsb_tvm.targets import resolve
+from tests.schedules.levels import runnable
 
 LEVELS = ["znver5", "skylake-avx512", "haswell", "x86-64"]
 SHAPES = [
@@ -92,8 +93,7 @@ SPECS = st.builds(
 
 
 def check_styles(level, spec, seed):
-    if missing_here(resolve(f"llvm -mcpu={level}")):
-        pytest.skip(f"this CPU does not run {level}")
+    runnable(f"llvm -mcpu={level}")
     rng = np.random.default_rng(seed)
     for style in STYLES:
         check(spec, level, inputs_of(rng, spec, style))
