@@ -1,0 +1,87 @@
+"""Sharing a kernel's work among threads: phases, and each thread's part of a phase.
+
+A kernel that can be shared is a sequence of *phases*. Inside a phase nothing waits for another
+part; between two phases every part has finished the first (a barrier stands there). What a later
+phase needs of all parts goes through the kernel's outputs or through buffers allocated outside
+the phases; what is allocated inside one belongs to one part.
+
+As written, a kernel runs its parts one after another on one thread: ``parts`` is the only value of
+a loop, ``part`` runs below it. That form is plain TIR, is what tests compare with the oracle, for
+any number of parts (:func:`with_parts`), and is what Relax calls. The artefact's entry function
+takes the phases apart (:mod:`gsb_tvm.runtime.entry`) and gives every thread its part.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from tvm import s_tir, tirx
+from tvm.script.ir_builder import tirx as T
+
+Expr = Any
+
+MOST_PARTS = 64
+"""Threads a call can be shared among, and slots of a per-part result."""
+
+PHASE = "gsb.phase"
+"""Annotation of the loop whose variable is the number of parts."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """One part of ``parts``, int32 expressions with 0 <= part < parts <= MOST_PARTS."""
+
+    part: Expr
+    parts: Expr
+
+    def span(self, count: int) -> tuple[Expr, Expr]:
+        """First and one past the last of this part's units of ``count``; sizes differ by one."""
+        return tuple(
+            T.Bind(T.floordiv(T.int32(count) * at, self.parts)) for at in (self.part, self.part + 1)
+        )
+
+    @property
+    def is_first(self) -> Expr:
+        """Whether this is part 0, which does what only one may do."""
+        return self.part == 0
+
+    @property
+    def is_last(self) -> Expr:
+        """Whether this is the last part, which takes what does not fill a whole unit."""
+        return self.part == self.parts - 1
+
+
+@contextmanager
+def phase() -> Iterator[Share]:
+    """Emit a phase; its body is written once, for the part that is given."""
+    with T.serial(1, 2, annotations={PHASE: True}) as parts, T.serial(0, parts) as part:
+        yield Share(part, parts)
+
+
+def statements(func: tirx.PrimFunc) -> list[Any]:
+    """Statements of a kernel's root block, in order."""
+    body = func.body.block.body
+    return list(body.seq) if isinstance(body, tirx.SeqStmt) else [body]
+
+
+def is_phase(statement: Any) -> bool:
+    """Whether a statement of a kernel's root block is a phase."""
+    return isinstance(statement, tirx.For) and PHASE in statement.annotations
+
+
+def with_parts(func: tirx.PrimFunc, parts: int) -> tirx.PrimFunc:
+    """The kernel with every phase cut into ``parts`` parts, run one after another."""
+
+    def cut(loop: Any) -> Any:
+        if not is_phase(loop):
+            return loop
+        count = tirx.const(parts, "int32")
+        return tirx.For(
+            loop.loop_var, count, loop.extent, loop.kind, loop.body, annotations=loop.annotations
+        )
+
+    block = func.body.block
+    body = tirx.SeqStmt([cut(statement) for statement in statements(func)])
+    root = s_tir.SBlock(block.iter_vars, block.reads, block.writes, block.name_hint, body)
+    return func.with_body(s_tir.SBlockRealize([], True, root))
