@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 from gsb_tvm.dialect.versions import PACKAGE as __version__
 
 if TYPE_CHECKING:
-    from gsb_tvm.api import build, load
-    from gsb_tvm.runtime.session import Module
+    from gsb_tvm.api import build
+    from gsb_tvm.runtime.session import Module, load
 
 __all__ = ["Module", "__version__", "build", "load"]
 
-_HOMES = {"build": "gsb_tvm.api", "load": "gsb_tvm.api", "Module": "gsb_tvm.runtime.session"}
+_SESSION = "gsb_tvm.runtime.session"  # light: a program that only runs models imports no TVM
+_HOMES = {"build": "gsb_tvm.api", "load": _SESSION, "Module": _SESSION}
 
 
 def __getattr__(name: str) -> Any:
@@ -23,9 +24,10 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    from gsb_tvm.dialect.versions import check_tvm
+    if name == "build":
+        from gsb_tvm.dialect.versions import check_tvm
 
-    check_tvm()
+        check_tvm()
     value = getattr(import_module(_HOMES[name]), name)
     globals()[name] = value
     return value

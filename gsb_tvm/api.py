@@ -1,8 +1,7 @@
-"""What Python users call: compile a model, load an artefact."""
+"""What Python users call to compile a model and use it at once."""
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from gsb_tvm.dialect.errors import UsageError
@@ -10,6 +9,7 @@ from gsb_tvm.driver import Options, compile_model
 from gsb_tvm.runtime import session
 from gsb_tvm.runtime.outfile import scratch_folder
 from gsb_tvm.runtime.session import Module
+from gsb_tvm.runtime.workers import check_threads
 from gsb_tvm.targets import missing_here, resolve
 
 
@@ -20,6 +20,7 @@ def build(
     batch: int | None = None,
     verify: bool = False,
     strict: bool = False,
+    threads: int = 1,
 ) -> Module:
     """Compile a model and load the result.
 
@@ -36,6 +37,8 @@ def build(
         Compare with ONNX Runtime before returning.
     strict
         Raise where a binary operator is left in float.
+    threads
+        Threads that share the work of each call.
 
     Returns
     -------
@@ -48,6 +51,7 @@ def build(
     gsb_tvm.dialect.errors.GsbError
         One sentence about what does not fit; its subclass says of what kind it is.
     """
+    check_threads(threads)
     profile = resolve(target)
     if lacks := missing_here(profile):
         raise UsageError(
@@ -57,16 +61,4 @@ def build(
     with scratch_folder() as folder:
         out = folder / "model.so"
         compile_model(model, profile, Options(out, batch=batch, verify=verify, strict=strict))
-        return session.load(out)
-
-
-def load(path: str | os.PathLike[str]) -> Module:
-    """Load an artefact that was compiled before.
-
-    Raises
-    ------
-    gsb_tvm.dialect.errors.ArtefactError
-        The file is missing, damaged, of another version, or for another CPU; none of its code has
-        run then.
-    """
-    return session.load(Path(path))
+        return session.load(out, threads)

@@ -113,8 +113,8 @@ def compile_model(
     artefact, checks, size = None, [], 0
     if stop_after is None:
         artefact = options.out
-        metadata = _metadata(source, imported, profile, layers)
         code = _generate(lowered.module, profile, clock, dump)
+        metadata = code.described(_metadata(source, imported, profile, layers))
         with clock.phase("link"):
             library = link(code, profile, artefact, metadata)
         size = len(library)

@@ -7,13 +7,13 @@ from tvm.ir import IRModule
 from tvm.ir.transform import Pass, PassContext, module_pass
 
 from gsb_tvm.dialect.ops import is_packed, spec_of, tensor_type
+from gsb_tvm.dialect.phases import SPEC
 from gsb_tvm.dialect.specs import encode
 from gsb_tvm.passes.rewriting import Expr, Graph, rewrite_module
 from gsb_tvm.schedules.families import kernel
 from gsb_tvm.targets import Profile
 
 OPAQUE = 8  # TOpPattern kOpaque: FuseOps leaves the call as it is
-FAMILY = "gsb.family"
 
 
 def LowerPacked(profile: Profile) -> Pass:
@@ -48,7 +48,7 @@ class _Lowering:
         if text not in self._kernels:
             name = value.op.name.removeprefix("gsb.")
             func = kernel(spec, self._profile)
-            func = func.with_attrs({"op_pattern": OPAQUE, FAMILY: name, "tirx.noalias": True})
+            func = func.with_attrs({"op_pattern": OPAQUE, SPEC: text, "tirx.noalias": True})
             self._kernels[text] = graph.add_kernel(func.without_attr("global_symbol"), name)
         types = [tensor_type(tensor) for tensor in spec.outputs()]
         return relax.call_tir(self._kernels[text], list(value.args), types)

@@ -4,7 +4,7 @@ from tvm import tirx
 from tvm.ir import IRModule
 from tvm.ir.transform import Pass, PassContext, module_pass
 
-from gsb_tvm.passes.lower_packed import FAMILY
+from gsb_tvm.dialect.phases import SPEC
 from gsb_tvm.schedules import float as float_kernels
 from gsb_tvm.targets import Profile
 
@@ -23,7 +23,7 @@ def ScheduleFloat(profile: Profile) -> Pass:
     def run(mod: IRModule, _ctx: PassContext) -> IRModule:
         out = mod.clone()
         for variable, func in mod.functions_items():
-            if isinstance(func, tirx.PrimFunc) and not (func.attrs and FAMILY in func.attrs):
+            if isinstance(func, tirx.PrimFunc) and not (func.attrs and SPEC in func.attrs):
                 scheduled = float_kernels.schedule(func, profile)
                 if scheduled is not None:
                     out.update_func(variable, scheduled)

@@ -19,13 +19,12 @@ from typing import Any
 from tvm import s_tir, tirx
 from tvm.script.ir_builder import tirx as T
 
+from gsb_tvm.dialect.parts import MOST_PARTS
+from gsb_tvm.dialect.phases import PHASE, is_phase, statements
+
 Expr = Any
 
-MOST_PARTS = 64
-"""Threads a call can be shared among, and slots of a per-part result."""
-
-PHASE = "gsb.phase"
-"""Annotation of the loop whose variable is the number of parts."""
+__all__ = ["MOST_PARTS", "Share", "is_phase", "phase", "statements", "with_parts"]
 
 
 @dataclass(frozen=True)
@@ -57,17 +56,6 @@ def phase() -> Iterator[Share]:
     """Emit a phase; its body is written once, for the part that is given."""
     with T.serial(1, 2, annotations={PHASE: True}) as parts, T.serial(0, parts) as part:
         yield Share(part, parts)
-
-
-def statements(func: tirx.PrimFunc) -> list[Any]:
-    """Statements of a kernel's root block, in order."""
-    body = func.body.block.body
-    return list(body.seq) if isinstance(body, tirx.SeqStmt) else [body]
-
-
-def is_phase(statement: Any) -> bool:
-    """Whether a statement of a kernel's root block is a phase."""
-    return isinstance(statement, tirx.For) and PHASE in statement.annotations
 
 
 def with_parts(func: tirx.PrimFunc, parts: int) -> tirx.PrimFunc:

@@ -6,15 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from gsb_tvm.dialect.errors import ToolchainError
+from gsb_tvm.dialect.phases import SPEC
 from gsb_tvm.runtime import metadata as meta
 from gsb_tvm.runtime.elf import Blob, data_object
 from gsb_tvm.runtime.link import link_shared
 from gsb_tvm.runtime.outfile import check_writable, scratch_folder, write_file
+from gsb_tvm.runtime.program import Program, program
 from gsb_tvm.targets.profile import Profile
 
-# tvm_ffi/extra/module.h: where a loaded library looks for its serialised modules.
-LIBRARY_SYMBOL = "__tvm_ffi__library_bin"
 # Room that is tried out for temporary files; kernels of a DeiT-Small take about 1 MB.
 _SCRATCH_BYTES = 32 << 20
 
@@ -25,30 +27,39 @@ class Code:
 
     Attributes
     ----------
-    planned
-        The Relax module in which every tensor has its place in memory: what
-        :mod:`gsb_tvm.runtime.aot` walks.
+    program
+        The model as calls of kernels, with its constants.
+    memory
+        What a call needs beside inputs and outputs.
+    specs
+        Kernel -> its specification as text; empty for a float one.
     kernels
-        A relocatable object with the kernels; empty for a module without any.
-    library
-        Bytecode and constants, as the runtime reads them at the symbol ``LIBRARY_SYMBOL``.
+        A relocatable object: kernels and the entry function.
     """
 
-    planned: Any
+    program: Program
+    memory: meta.Memory
+    specs: dict[str, str]
     kernels: bytes
-    library: bytes
-    _modules: tuple[Any, ...]
+    _module: Any
 
     def llvm_ir(self) -> str:
         """LLVM IR of the kernels, after optimisation."""
-        return self._text("ll")
+        return str(self._module.inspect_source("ll"))
 
     def assembly(self) -> str:
         """Assembly of the kernels."""
-        return self._text("asm")
+        return str(self._module.inspect_source("asm"))
 
-    def _text(self, kind: str) -> str:
-        return "\n".join(str(module.inspect_source(kind)) for module in self._modules)
+    def described(self, metadata: meta.Metadata) -> meta.Metadata:
+        """``metadata`` with what only the generated code knows."""
+        # The entry function takes one pointer for each: a caller counts them by the metadata.
+        assert len(metadata.inputs) == len(self.program.inputs)
+        assert len(metadata.outputs) == len(self.program.outputs)
+        steps = tuple(meta.Step(step.kernel, step.layer) for step in self.program.steps)
+        return msgspec.structs.replace(
+            metadata, memory=self.memory, kernels=self.specs, steps=steps
+        )
 
 
 @dataclass(frozen=True)
@@ -90,6 +101,7 @@ def build(module: Any, profile: Profile, out_path: Path, metadata: meta.Metadata
     check_writable(out_path)
     start = time.perf_counter()
     code = generate(module, profile)
+    metadata = code.described(metadata)
     generated = time.perf_counter()
     library = link(code, profile, out_path, metadata)
     metadata_path = meta.write(out_path, library, metadata)
@@ -120,47 +132,34 @@ def plan(module: Any, profile: Profile) -> Any:
 
 
 def generate(module: Any, profile: Profile) -> Code:
-    """Compile a lowered module to code for ``profile``, without linking or writing anything."""
-    import tvm
-    from tvm.runtime import _ffi_api
+    """Compile a lowered module to code for ``profile``, without linking or writing anything.
+
+    Raises
+    ------
+    ModelError
+        ``main`` holds something that is no call of a kernel.
+    """
+    from gsb_tvm.runtime.codegen import compile_entry
+    from gsb_tvm.runtime.entry import entry
 
     planned = plan(module, profile)
-    target = profile.tvm_target()
-    with target, tvm.transform.PassContext(opt_level=3):
-        bytecode_ready = tvm.transform.Sequential(_bytecode_passes())(planned)
-        executable = tvm.relax.build(bytecode_ready, target, relax_pipeline=None)
-    # A module without kernels holds an empty C source in their place.
-    kernels = [m for m in executable.mod._collect_dso_modules() if m.kind == "llvm"]
-    library = bytes(_ffi_api.ModulePackImportsToTensor(executable.mod).numpy())
-    return Code(planned, _object(kernels), library, tuple(kernels))
+    calls = program(planned)
+    compiled, memory = compile_entry(entry(calls, planned, profile), profile)
+    names = sorted({step.kernel for step in calls.steps})
+    specs = {name: str((planned[name].attrs or {}).get(SPEC, "")) for name in names}
+    return Code(calls, memory, specs, _object(compiled), compiled)
 
 
 def data_blobs(code: Code, metadata: meta.Metadata) -> list[Blob]:
     """What the library holds besides kernels."""
     return [
-        Blob(".rodata", LIBRARY_SYMBOL, code.library),
+        Blob(".rodata", meta.WEIGHTS, code.program.constants or bytes(1)),
         Blob(meta.SECTION, meta.SYMBOL, meta.section(metadata)),
     ]
 
 
-def _bytecode_passes() -> list[Any]:
-    from tvm.relax import transform as relax
-
-    return [
-        relax.LowerAllocTensor(),
-        relax.KillAfterLastUse(),
-        relax.LowerRuntimeBuiltin(),
-        relax.ComputePrimValue(),
-        relax.VMShapeLower(),
-        relax.AttachGlobalSymbol(),
-    ]
-
-
-def _object(kernels: Sequence[Any]) -> bytes:
-    """Relocatable object of the only kernel module there is, or nothing."""
-    if not kernels:
-        return b""
-    (module,) = kernels
+def _object(module: Any) -> bytes:
+    """Relocatable object of a compiled module."""
     with scratch_folder(_SCRATCH_BYTES) as folder:
         path = folder / "kernels.o"
         module.write_to_file(str(path), "o")
@@ -176,9 +175,7 @@ def link(code: Code, profile: Profile, out_path: Path, metadata: meta.Metadata) 
         There is no linker for the target, or it failed. The objects are then written beside
         ``out_path``, and the message names them.
     """
-    objects = [data_object(profile.arch, data_blobs(code, metadata))]
-    if code.kernels:
-        objects.insert(0, code.kernels)
+    objects = [code.kernels, data_object(profile.arch, data_blobs(code, metadata))]
     with scratch_folder(_SCRATCH_BYTES + 2 * sum(map(len, objects))) as folder:
         try:
             return meta.seal(link_shared(profile, objects, folder))
@@ -190,8 +187,7 @@ def link(code: Code, profile: Profile, out_path: Path, metadata: meta.Metadata) 
 
 
 def _write_objects(objects: Sequence[bytes], out_path: Path) -> list[Path]:
-    suffixes = (".o",) if len(objects) == 1 else (".o", ".data.o")
-    paths = [out_path.with_suffix(suffix) for suffix in suffixes]
+    paths = [out_path.with_suffix(suffix) for suffix in (".o", ".data.o")]
     for path, data in zip(paths, objects, strict=True):
         write_file(path, data)
     return paths

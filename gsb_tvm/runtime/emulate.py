@@ -1,6 +1,6 @@
 """Running compiled kernels for another CPU: as a static program, under qemu-user.
 
-The program is the C form of :mod:`gsb_tvm.runtime.aot` around exactly the kernels of the artefact.
+The program is a few lines of C around exactly the code and constants of the artefact.
 """
 
 import shutil
@@ -16,11 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gsb_tvm.dialect.errors import ToolchainError, VerifyError
-from gsb_tvm.runtime import aot
 from gsb_tvm.runtime.build import Code
 from gsb_tvm.runtime.elf import ALIGNMENT, Blob, data_object
 from gsb_tvm.runtime.link import link_program
-from gsb_tvm.runtime.metadata import Metadata
+from gsb_tvm.runtime.metadata import ENTRY, WEIGHTS, Metadata
 from gsb_tvm.runtime.outfile import scratch_folder, write_scratch
 from gsb_tvm.targets import llvm
 from gsb_tvm.targets.host import missing_here
@@ -29,7 +28,6 @@ from gsb_tvm.targets.profile import Profile
 TIMEOUT_S = 600
 _ALIGNED = f"alignas({ALIGNMENT}) static char"
 _MAIN = """\
-#include <stdio.h>
 static int move(size_t (*step)(void*, size_t, size_t, FILE*), void* at, size_t n, FILE* file) {
   return n == 0 || step(at, 1, n, file) == n;
 }
@@ -42,10 +40,7 @@ int main(int argc, char** argv) {
     ungetc(c, in);
     for (int i = 0; i < NUM_INPUTS; ++i)
       if (!move(fread, inputs[i], input_bytes[i], in)) return 2;
-    if (gsb_run((const void* const*)inputs, outputs, arena)) {
-      fprintf(stderr, "%s\\n", gsb_error());
-      return 1;
-    }
+    run();
     for (int i = 0; i < NUM_OUTPUTS; ++i)
       if (!move(put, outputs[i], output_bytes[i], out)) return 2;
   }
@@ -96,11 +91,10 @@ class Emulator:
         self._command = prefix
         self._cpu = profile.mcpu
         self._outputs = metadata.outputs
-        source = aot.program(code.planned)
         with ExitStack() as stack:
-            room = 2 * (len(source.constants) + len(code.kernels))
+            room = 2 * (len(code.program.constants) + len(code.kernels))
             self._folder = stack.enter_context(scratch_folder(room))
-            self._program = _build(code, source, profile, self._folder)
+            self._program = _build(code, profile, self._folder)
             self._files = stack.pop_all()
 
     def __enter__(self) -> "Emulator":
@@ -145,34 +139,41 @@ class Emulator:
         return arrays
 
 
-def _build(code: Code, source: aot.Program, profile: Profile, folder: Path) -> Path:
-    weights = Blob(".rodata", aot.weights_symbol(), source.constants or bytes(1))
+def _build(code: Code, profile: Profile, folder: Path) -> Path:
+    weights = Blob(".rodata", WEIGHTS, code.program.constants or bytes(1))
     parts = {
-        "model.h": aot.header(source).encode(),
-        "model.c": aot.model_source(source).encode(),
-        "runtime.c": aot.runtime_source().encode(),
-        "main.c": _main_source(source).encode(),
+        "main.c": _source(code).encode(),
         "weights.o": data_object(profile.arch, [weights]),
-        **({"kernels.o": code.kernels} if code.kernels else {}),
+        "kernels.o": code.kernels,
     }
     for name, data in parts.items():
         write_scratch(folder / name, data)
     out = folder / "program"
-    link_program(profile, [folder / n for n in parts if n != "model.h"], out, folder)
+    link_program(profile, [folder / name for name in parts], out, folder)
     return out
 
 
-def _main_source(source: aot.Program) -> str:
+def _source(code: Code) -> str:
     """C source of a program that reads inputs from a file and writes outputs to another."""
-    lines = ['#include "model.h"', "#include <stdalign.h>"]
-    for name, buffers in (("input", source.inputs), ("output", source.outputs)):
-        sizes = [aot.size_bytes(buffer) for buffer in buffers]
+    lines = [f"#include <{name}.h>" for name in ("stdalign", "stdint", "stdio")]
+    pointers = []
+    for name, buffers in (("input", code.program.inputs), ("output", code.program.outputs)):
+        sizes = [buffer.size_bytes for buffer in buffers]
         lines += [f"#define NUM_{name.upper()}S {len(sizes)}"]
         lines += [f"{_ALIGNED} {name}{i}[{max(n, 1)}];" for i, n in enumerate(sizes)]
-        addresses = ", ".join(f"{name}{i}" for i in range(len(sizes)))
-        lines += [f"static void* {name}s[] = {{{addresses or '0'}}};"]
+        names = [f"{name}{i}" for i in range(len(sizes))]
+        lines += [f"static void* {name}s[] = {{{', '.join(names) or '0'}}};"]
         lines += [f"static const size_t {name}_bytes[] = {{{', '.join(map(str, sizes)) or '0'}}};"]
-    lines += [f"{_ALIGNED} arena[{aot.PREFIX.upper()}_ARENA_BYTES];"]
+        pointers += names
+    taken = ", ".join(["void*"] * (len(pointers) + 3))
+    lines += [
+        f"{_ALIGNED} memory[{code.memory.total(1)}];",
+        f"extern const char {WEIGHTS}[];",
+        f"int {ENTRY}({taken}, int32_t, int32_t);",
+        "static void run(void) {",
+        f"  {ENTRY}({', '.join([*pointers, 'memory', f'(void*){WEIGHTS}', '0'])}, 1, 0);",
+        "}",
+    ]
     return "\n".join(lines) + "\n" + _MAIN
 
 

@@ -30,9 +30,13 @@ from gsb_tvm.dialect.versions import PACKAGE, installed
 from gsb_tvm.runtime.outfile import Output, write_files
 from gsb_tvm.targets.profile import Profile
 
-FORMAT = 1
+FORMAT = 2
 SECTION = ".gsb_tvm"
 SYMBOL = "gsb_tvm_metadata"
+ENTRY = "gsb_run"
+"""The function that runs the model: :mod:`gsb_tvm.runtime.entry`."""
+WEIGHTS = "gsb_weights"
+"""The constants that it takes."""
 
 _HEADER = struct.Struct("<8sIIQ")
 _MAGIC = b"gsb-tvm\0"
@@ -84,6 +88,24 @@ class Layer(msgspec.Struct, frozen=True):
     bytes: int
 
 
+class Step(msgspec.Struct, frozen=True, array_like=True):
+    """One call of a kernel, in the order of the model: the kernel, and what it computes there."""
+
+    kernel: str
+    layer: str
+
+
+class Memory(msgspec.Struct, frozen=True):
+    """Memory that a call needs, in bytes: what all parts share, and what each takes beyond it."""
+
+    fixed_bytes: int = 0
+    part_bytes: int = 0
+
+    def total(self, parts: int) -> int:
+        """Bytes a call on ``parts`` threads needs."""
+        return self.fixed_bytes + parts * self.part_bytes
+
+
 class Versions(msgspec.Struct, frozen=True):
     """Versions of the compiler that made the artefact."""
 
@@ -93,7 +115,11 @@ class Versions(msgspec.Struct, frozen=True):
 
 
 class Metadata(msgspec.Struct, frozen=True, kw_only=True):
-    """All that an artefact says about itself."""
+    """All that an artefact says about itself.
+
+    ``kernels`` gives each kernel's specification as :func:`gsb_tvm.dialect.specs.encode` writes it,
+    and is empty for a float one.
+    """
 
     versions: Versions
     target: Target
@@ -101,6 +127,9 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     layers: tuple[Layer, ...] = ()
+    memory: Memory = Memory()
+    kernels: dict[str, str] = {}
+    steps: tuple[Step, ...] = ()
 
     def json(self) -> bytes:
         """Encode as JSON, keys in a fixed order, indented for people."""

@@ -2,6 +2,7 @@
 
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,10 @@ from numpy.typing import NDArray
 
 from gsb_tvm.dialect.errors import ArtefactError, UsageError
 from gsb_tvm.runtime import metadata as meta
-from gsb_tvm.runtime.elf import ALIGNMENT
-from gsb_tvm.runtime.outfile import scratch_folder
+from gsb_tvm.runtime.arrays import Array, address, as_input, is_torch, zeros
+from gsb_tvm.runtime.library import Library
+from gsb_tvm.runtime.workers import check_threads, prepare
 from gsb_tvm.targets.host import host, missing
-
-_KDLCPU, _POOLED = 1, 2  # dlpack.h; tvm/runtime/memory/memory_manager.h
-
-Array = NDArray[Any]
 
 
 class Module:
@@ -27,14 +25,18 @@ class Module:
     ----------
     metadata
         What the artefact says about itself.
+    threads
+        Threads that share the work of a call, the caller's among them.
     """
 
-    def __init__(self, library: Any, metadata: meta.Metadata, data: meta.Contents) -> None:
+    def __init__(
+        self, library: Library, metadata: meta.Metadata, data: meta.Contents, threads: int
+    ) -> None:
         self.metadata = metadata
+        self.threads = threads
         self._library = library
         self._data = data
-        self._creating = threading.Lock()
-        self._machines = threading.local()
+        self._rooms = threading.local()
 
     @property
     def report(self) -> tuple[meta.Layer, ...]:
@@ -69,7 +71,7 @@ class Module:
             as_input(value, spec) for value, spec in zip(values, self.metadata.inputs, strict=True)
         ]
         outputs = self.run(arrays)
-        if any(_is_torch(value) for value in values):
+        if any(is_torch(value) for value in values):
             outputs = [sys.modules["torch"].from_numpy(array) for array in outputs]
         if len(outputs) == 1:
             return outputs[0]
@@ -77,12 +79,18 @@ class Module:
 
     def run(self, inputs: Sequence[Array]) -> list[Any]:
         """Run on checked, contiguous arrays in the order of ``metadata.inputs``."""
-        import tvm_ffi
+        return self._run(inputs, timed=False)
 
-        main = self._main()
-        result = main(*(tvm_ffi.from_dlpack(_aligned(array)) for array in inputs))
-        fields = [result] if hasattr(result, "dtype") else list(result)
-        return [np.array(np.from_dlpack(field)) for field in fields]
+    def step_seconds(self, inputs: Sequence[Array]) -> NDArray[np.float64]:
+        """Run once, inputs as for :meth:`run`; seconds of each of ``metadata.steps``.
+
+        What stands before the first step and after the last is in none of them.
+        """
+        start = time.perf_counter()
+        self._run(inputs, timed=True)
+        seconds = time.perf_counter() - start
+        ticks = self._room().ticks
+        return np.diff(ticks) * (seconds / max(1, int(ticks[-1] - ticks[0])))
 
     def save(self, path: str | Path) -> None:
         """Write the artefact to ``path`` and its metadata beside it.
@@ -110,21 +118,47 @@ class Module:
             raise UsageError(f'input "{absent[0]}" is not given, {expected}.')
         return [given[name] for name in names]
 
-    def _main(self) -> Any:
-        """The entry function of this thread's virtual machine: one shared by threads crashes."""
-        main = getattr(self._machines, "main", None)
-        if main is None:
-            with self._creating:
-                machine = self._library["vm_load_executable"]()
-                machine["vm_initialization"](_KDLCPU, 0, _POOLED)
-                main = self._machines.main = machine["main"]
-        return main
+    def _run(self, inputs: Sequence[Array], *, timed: bool) -> list[Any]:
+        room = self._room()
+        if self.threads > 1:
+            prepare(self._library, self.threads)
+        outputs = [np.empty(spec.shape, spec.dtype) for spec in self.metadata.outputs]
+        self._library.run(
+            [address(array) for array in (*inputs, *outputs)],
+            memory=address(room.memory),
+            ticks=address(room.ticks),
+            threads=self.threads,
+            timed=timed,
+        )
+        return outputs
+
+    def _room(self) -> "_Room":
+        """Memory of the calling thread's calls."""
+        room = getattr(self._rooms, "room", None)
+        if room is None:
+            room = self._rooms.room = _Room(self.metadata, self.threads)
+        return room
 
 
-def load(path: str | Path) -> Module:
+class _Room:
+    """What a call writes beside its outputs; kept from call to call."""
+
+    def __init__(self, metadata: meta.Metadata, threads: int) -> None:
+        self.memory = zeros(metadata.memory.total(threads))
+        self.ticks = np.zeros(len(metadata.steps) + 1, np.int64)
+
+
+def load(path: str | Path, threads: int = 1) -> Module:
     """Load an artefact.
 
     Everything is checked before any of its code runs.
+
+    Parameters
+    ----------
+    path
+        The shared library.
+    threads
+        Threads that share the work of each call: 1 to the number of CPUs that the process may use.
 
     Raises
     ------
@@ -133,22 +167,29 @@ def load(path: str | Path) -> Module:
         a CPU with features that this one lacks.
     OutputError
         There is no folder for temporary files.
+    UsageError
+        The number of threads is out of range.
     """
     path = Path(path)
+    check_threads(threads)
     data = meta.contents(path)
     metadata = meta.parse(data, str(path))
     check_loadable(metadata, str(path))
-    return Module(_load_library(path), metadata, data)
+    return Module(Library(path), metadata, data, threads)
 
 
 def check_loadable(metadata: meta.Metadata, name: str) -> None:
-    """Raise unless this machine and the installed runtime can execute the artefact.
+    """Raise unless this machine can execute the artefact.
 
     Raises
     ------
     ArtefactError
         What differs, and what to do.
     """
+    if metadata.memory.fixed_bytes <= 0:
+        raise ArtefactError(
+            f"{name}: does not say how much memory a call needs. Compile the model again."
+        )
     target, machine = metadata.target, host()
     if target.arch != machine.arch:
         raise ArtefactError(
@@ -160,92 +201,3 @@ def check_loadable(metadata: meta.Metadata, name: str) -> None:
             f"{name}: made for {target.cpu}, and this CPU lacks {', '.join(lacks)}. "
             "Compile the model with --target native, or for an older CPU."
         )
-    made, here = metadata.versions, meta.versions()
-    for package, was, now, parts in (
-        ("apache-tvm", made.tvm, here.tvm, 2),
-        ("apache-tvm-ffi", made.tvm_ffi, here.tvm_ffi, 3),
-    ):
-        # Within so many parts of the version number the binary interface stays the same.
-        if was.split(".")[:parts] != now.split(".")[:parts]:
-            raise ArtefactError(
-                f"{name}: made with {package} {was}, installed is {now}. Compile the model again, "
-                f'or pip install "{package}=={was}".'
-            )
-
-
-def as_input(value: Any, spec: meta.Tensor) -> Array:
-    """Take ``value`` as a C-contiguous array of the dtype and shape of ``spec``.
-
-    Raises
-    ------
-    UsageError
-        It is not an array on the CPU, or its dtype, rank or shape differ.
-    """
-    array = _as_array(value, spec.name)
-    if array.dtype != np.dtype(spec.dtype):
-        raise UsageError(
-            f'input "{spec.name}" is {array.dtype}, expected {spec.dtype}. Convert it first.'
-        )
-    if array.ndim != len(spec.shape):
-        raise UsageError(
-            f'input "{spec.name}" has {array.ndim} dimensions {array.shape}, '
-            f"expected {len(spec.shape)}: {spec.shape}."
-        )
-    if array.shape != spec.shape:
-        raise UsageError(
-            f'input "{spec.name}" has shape {array.shape}, expected {spec.shape}. '
-            "Compile the model for another batch or image size if that is what you need."
-        )
-    return np.asarray(array, order="C")
-
-
-def _as_array(value: Any, name: str) -> Array:
-    if isinstance(value, np.ndarray):
-        return value
-    try:
-        if _is_torch(value):
-            return np.asarray(value.detach().numpy())
-        if hasattr(value, "__dlpack__"):
-            return np.from_dlpack(value)
-    except (BufferError, RuntimeError, TypeError, ValueError) as err:
-        reason = str(err).splitlines()[0] if str(err) else type(err).__name__
-        raise UsageError(
-            f'input "{name}" cannot be read as an array on the CPU ({reason}). '
-            "Move it to the CPU first."
-        ) from err
-    raise UsageError(
-        f'input "{name}" is a {type(value).__name__}, expected a NumPy array, a torch tensor, or '
-        "an object with __dlpack__."
-    )
-
-
-def _is_torch(value: Any) -> bool:
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(value, torch.Tensor)
-
-
-def _aligned(array: Array) -> Array:
-    """``array`` itself, or a copy where it is read-only or not aligned, which ends the process."""
-    if array.ctypes.data % ALIGNMENT == 0 and array.flags.writeable:
-        return array
-    room = np.empty(array.nbytes + ALIGNMENT, np.uint8)
-    start = -room.ctypes.data % ALIGNMENT
-    copy = room[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
-    copy[...] = array
-    return copy
-
-
-def _load_library(path: Path) -> Any:
-    import tvm  # noqa: F401  (brings the virtual machine that the library needs)
-    import tvm_ffi
-
-    # The dynamic loader takes a file for loaded when it knows the name: a new artefact under the
-    # name of an old one would give the old code. A link has a name of its own.
-    with scratch_folder() as folder:
-        link = folder / "model.so"
-        link.symlink_to(path.resolve())
-        try:
-            return tvm_ffi.load_module(link, keep_module_alive=False)
-        except Exception as err:
-            reason = str(err).splitlines()[0] if str(err) else type(err).__name__
-            raise ArtefactError(f"{path}: cannot be loaded ({reason}).") from err

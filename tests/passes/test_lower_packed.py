@@ -6,7 +6,9 @@ from tvm import relax
 from tvm.relax import op
 from tvm_ffi import structural_equal
 
-from gsb_tvm.passes.lower_packed import FAMILY, OPAQUE, LowerPacked
+from gsb_tvm.dialect.phases import SPEC
+from gsb_tvm.dialect.specs import decode
+from gsb_tvm.passes.lower_packed import OPAQUE, LowerPacked
 from gsb_tvm.passes.pack_attention import PackAttention
 from gsb_tvm.passes.pack_dense import PackDense
 from gsb_tvm.testing import assert_leaves_alone, module_of, operators, run_module
@@ -28,7 +30,8 @@ def layers(*widths, k=33):
 
 
 def families(module):
-    return sorted(str(func.attrs[FAMILY]) for func in kernels(module).values())
+    specs = [decode(str(func.attrs[SPEC])) for func in kernels(module).values()]
+    return sorted(type(spec).__name__ for spec in specs)
 
 
 def test_equal_specs_share_one_kernel():
@@ -38,7 +41,7 @@ def test_equal_specs_share_one_kernel():
     assert before.script() == text
     relax.analysis.well_formed(after)
     assert operators(after)["relax.call_tir"] == operators(before)["gsb.dense"] + 3
-    assert families(after) == ["binarize", "dense", "dense"]
+    assert families(after) == ["Binarize", "Dense", "Dense"]
     assert operators(after)["relax.tanh"] == 1
     assert structural_equal(LowerPacked(PROFILE)(after), after)
 
@@ -67,7 +70,7 @@ def test_every_operator_of_an_attention_has_a_kernel():
     before = through(options.module(), PackAttention())
     after = LowerPacked(PROFILE)(before)
     assert not any(name.startswith("gsb.") for name in operators(after))
-    expected = ["attention_planes", "attention_value", "binarize", "value_planes"]
+    expected = ["AttentionPlanes", "AttentionValue", "Binarize", "ValuePlanes"]
     assert families(after) == expected
     arrays = options.arrays()
     # Masks of p agree (no p of this seed lies at a bound); sums of products are exact.

@@ -5,7 +5,8 @@ import pytest
 from tvm.relax import op
 from tvm_ffi import structural_equal
 
-from gsb_tvm.passes.lower_packed import FAMILY, LowerPacked
+from gsb_tvm.dialect.phases import SPEC
+from gsb_tvm.passes.lower_packed import LowerPacked
 from gsb_tvm.passes.pack_dense import PackDense
 from gsb_tvm.passes.schedule_float import ScheduleFloat
 from gsb_tvm.testing import module_of
@@ -57,7 +58,7 @@ def test_packed_kernels_stay():
     packed = through(recognised({"x": SHAPE}, build), PackDense(PROFILE), LowerPacked(PROFILE))
     before = legalized(packed)
     old, new = kernels(before), kernels(PASS(before))
-    ours = [name for name, func in old.items() if func.attrs and FAMILY in func.attrs]
+    ours = [name for name, func in old.items() if func.attrs and SPEC in func.attrs]
     assert len(ours) == 2
     assert all(structural_equal(old[name], new[name]) for name in ours)
     x = quarters(*SHAPE)

@@ -27,7 +27,7 @@ class Popcount:
     ):
         T.func_attr({"tirx.noalias": True})
         acc = T.sblock_alloc_buffer((16, 32), "int32")
-        for i in T.parallel(16):
+        for i in T.serial(16):
             for j, k in T.grid(32, 8):
                 with T.sblock("acc"):
                     vi, vj, vk = T.axis.remap("SSR", [i, j, k])

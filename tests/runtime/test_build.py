@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import tvm_ffi
@@ -11,13 +12,14 @@ from elftools.elf.elffile import ELFFile
 from tvm import relax
 
 from gsb_tvm.dialect.errors import OutputError, ToolchainError
-from gsb_tvm.runtime import build as building
 from gsb_tvm.runtime import link
+from gsb_tvm.runtime import metadata as meta
 from gsb_tvm.runtime.build import Artefact, Code, build, generate, plan
-from gsb_tvm.runtime.session import _aligned, load
+from gsb_tvm.runtime.metadata import SYMBOL, WEIGHTS
+from gsb_tvm.runtime.session import load
 
-# What the TVM runtime, the C library and libm provide to a loaded artefact.
-_RUNTIME = {"TVMFFIErrorSetRaisedFromCStrParts", "memset", "memcpy", "expf"}
+# What the C library and libm provide to a loaded artefact.
+_PROVIDED = {"memset", "memcpy", "expf", "sched_yield"}
 
 
 def test_reports_size_and_time(artefact: Artefact) -> None:
@@ -30,12 +32,12 @@ def test_leaves_only_two_files(artefact: Artefact) -> None:
     assert sorted(os.listdir(artefact.path.parent)) == ["model.json", "model.so"]
 
 
-def test_needs_only_the_runtime(artefact: Artefact, foreign: Path) -> None:
+def test_needs_only_the_c_library(artefact: Artefact, foreign: Path) -> None:
     for path in (artefact.path, foreign):
         elf = ELFFile(io.BytesIO(path.read_bytes()))
         symbols = elf.get_section_by_name(".dynsym").iter_symbols()
         undefined = {s.name for s in symbols if s["st_shndx"] == "SHN_UNDEF" and s.name}
-        assert undefined <= _RUNTIME
+        assert undefined <= _PROVIDED
         needed = {t.needed for t in elf.get_section_by_name(".dynamic").iter_tags("DT_NEEDED")}
         assert needed <= {"libm.so.6", "libc.so.6"}
 
@@ -48,7 +50,7 @@ def test_carries_no_debug_sections(artefact: Artefact) -> None:
 def test_data_is_mapped_read_only_and_aligned(artefact: Artefact) -> None:
     elf = ELFFile(io.BytesIO(artefact.path.read_bytes()))
     for symbol in elf.get_section_by_name(".dynsym").iter_symbols():
-        if symbol.name in (building.LIBRARY_SYMBOL, "gsb_tvm_metadata"):
+        if symbol.name in (WEIGHTS, SYMBOL):
             section = elf.get_section(symbol["st_shndx"])
             assert symbol["st_value"] % 64 == 0
             assert section["sh_flags"] & 1 == 0
@@ -73,21 +75,6 @@ def test_texts_of_the_kernels(popcount_code: Code) -> None:
     assert "popcnt" in popcount_code.assembly()
 
 
-def test_tensors_are_aligned_for_vectors(native, views, tmp_path: Path) -> None:
-    x = relax.Var("x", relax.TensorType((3,), "float32"))
-    builder = relax.BlockBuilder()
-    with builder.function("main", [x]):
-        with builder.dataflow():
-            constants = [relax.const(np.ones(n, np.float32)) for n in (3, 5, 7)]
-            y = builder.emit(relax.op.add(x, constants[0]))
-            out = builder.emit_output(relax.Tuple([y, *constants]))
-        builder.emit_func_output(out)
-    path = tmp_path / "m.so"
-    main = load(build(builder.get(), native, path, views.metadata(native)).path)._main()
-    for tensor in main(tvm_ffi.from_dlpack(_aligned(np.zeros(3, np.float32)))):
-        assert np.from_dlpack(tensor).ctypes.data % 64 == 0
-
-
 def test_a_module_without_kernels(native, views, tmp_path: Path) -> None:
     x = relax.Var("x", relax.TensorType((4,), "float32"))
     builder = relax.BlockBuilder()
@@ -95,7 +82,12 @@ def test_a_module_without_kernels(native, views, tmp_path: Path) -> None:
         with builder.dataflow():
             y = builder.emit_output(x)
         builder.emit_func_output(y)
-    module = load(build(builder.get(), native, tmp_path / "m.so", views.metadata(native)).path)
+    metadata = msgspec.structs.replace(
+        views.metadata(native),
+        inputs=(meta.Tensor("x", (4,), "float32"),),
+        outputs=(meta.Tensor("y", (4,), "float32"),),
+    )
+    module = load(build(builder.get(), native, tmp_path / "m.so", metadata).path)
     (out,) = module.run([np.arange(4, dtype=np.float32)])
     assert out.tolist() == [0, 1, 2, 3]
 

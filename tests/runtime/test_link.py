@@ -24,7 +24,8 @@ def script(path: Path, text: str) -> Toolchain:
 
 
 def objects(code: Code, case, profile) -> list[bytes]:
-    return [code.kernels, data_object(profile.arch, data_blobs(code, case.metadata(profile)))]
+    metadata = code.described(case.metadata(profile))
+    return [code.kernels, data_object(profile.arch, data_blobs(code, metadata))]
 
 
 @pytest.mark.parametrize("name", _FAST)

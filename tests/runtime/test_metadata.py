@@ -13,7 +13,7 @@ from gsb_tvm.runtime.build import Artefact
 
 
 def test_reads_back_what_was_written(artefact: Artefact, popcount, native) -> None:
-    assert meta.read(artefact.path) == popcount.metadata(native)
+    assert meta.read(artefact.path) == artefact.code.described(popcount.metadata(native))
 
 
 def test_the_file_beside_holds_the_same(artefact: Artefact) -> None:
@@ -71,7 +71,7 @@ def test_noise_is_refused(noise: bytes) -> None:
 
 
 def test_another_format_is_refused(artefact: Artefact) -> None:
-    with pytest.raises(ArtefactError, match=r"made in artefact format 9, expected 1\."):
+    with pytest.raises(ArtefactError, match=r"made in artefact format 9, expected 2\."):
         meta.parse(patched(artefact, 8, struct.pack("<I", 9)), "m.so")
 
 

@@ -1,0 +1,119 @@
+"""From the entry's TIR to machine code, with all scratch in the caller's memory."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from tvm import tirx
+from tvm.ir import IRModule
+
+from gsb_tvm.runtime.entry import Entry, address
+from gsb_tvm.runtime.metadata import Memory
+from gsb_tvm.runtime.program import aligned
+from gsb_tvm.targets.profile import Profile
+
+# Smaller allocations stay on the stack (tvm/runtime/device_api.h, kMaxStackAlloca).
+_STACK_BYTES = 1024
+
+
+def compile_entry(entry: Entry, profile: Profile) -> tuple[Any, Memory]:
+    """The LLVM module of an entry, and the memory a call needs."""
+    import tvm
+    from tvm.tirx.compilation_pipeline import finalize_host_passes
+
+    target = profile.tvm_target()
+    bound = tirx.transform.BindTarget(target.with_host(target))(entry.module)
+    pipeline, _, _ = tirx.get_default_tir_pipeline(target)
+    lowered, part_bytes = _place_scratch(pipeline(bound), entry.part_base)
+    finished = finalize_host_passes()(lowered)
+    code = tvm.get_global_func("target.build.llvm")(finished, target)
+    return code, Memory(entry.part_base, part_bytes)
+
+
+def _place_scratch(module: IRModule, base: int) -> tuple[IRModule, int]:
+    """Give every large allocation its place behind ``base``, in the stretch of its part."""
+    found = {variable: _Scratch() for variable in module.get_global_vars()}
+    for variable, scratch in found.items():
+        scratch.find(module[variable].body)
+    stride = max((scratch.size for scratch in found.values()), default=0)
+    out = module.clone()
+    for variable, scratch in found.items():
+        func = module[variable]
+        if scratch.size:
+            func = scratch.place(func, base, stride)
+        # Of an entry function TVM makes a second one, called by convention of its own.
+        out.update_func(variable, func.without_attr("tirx.is_entry_func"))
+    return out, stride
+
+
+@dataclass
+class _Scratch:
+    """Large allocations of a function: buffers and their offsets."""
+
+    def __init__(self) -> None:
+        self.offsets: dict[Any, int] = {}
+        self.size = 0
+
+    def find(self, statement: Any) -> None:
+        """Collect allocations, in order."""
+        if isinstance(statement, tirx.AllocBuffer):
+            if (size := _bytes(statement.buffer)) >= _STACK_BYTES:
+                self.offsets[statement.buffer] = self.size
+                self.size += aligned(size)
+        for child in _children(statement):
+            self.find(child)
+
+    def place(self, func: tirx.PrimFunc, base: int, stride: int) -> tirx.PrimFunc:
+        """``func`` with declarations instead of allocations; memory and part are parameters."""
+        memory, part = func.params[-3:-1]
+        flat = tirx.decl_buffer((2**30,), "uint8", "scratch")
+        replaced = {
+            buffer: tirx.DeclBuffer(buffer, data=address(flat, base + offset + part * stride))
+            for buffer, offset in self.offsets.items()
+        }
+        declared = tirx.DeclBuffer(flat, data=memory)
+        return func.with_body(tirx.SeqStmt([declared, _rewritten(func.body, replaced)]))
+
+
+def _bytes(buffer: Any) -> int:
+    """Bytes that a buffer takes at most: TVM shrinks one to what a part's span may touch."""
+    import tvm
+
+    bound = tvm.sym.Analyzer().const_int_bound
+    count = tvm.DataType(str(buffer.ty.dtype)).itemsize
+    for extent in buffer.ty.shape:
+        count *= int(bound(extent).max_value)
+    assert count < 2**31, f"{buffer.name} has no bound on its size"
+    return count
+
+
+def _children(statement: Any) -> list[Any]:
+    if isinstance(statement, tirx.SeqStmt):
+        return list(statement.seq)
+    if isinstance(statement, tirx.IfThenElse):
+        return [c for c in (statement.then_case, statement.else_case) if c is not None]
+    return [statement.body] if hasattr(statement, "body") else []
+
+
+def _rewritten(statement: Any, replaced: dict[Any, Any]) -> Any:
+    """``statement`` with allocations replaced."""
+    if isinstance(statement, tirx.AllocBuffer):
+        return replaced.get(statement.buffer, statement)
+    children = [_rewritten(child, replaced) for child in _children(statement)]
+    if isinstance(statement, tirx.SeqStmt):
+        return tirx.SeqStmt(children)
+    if isinstance(statement, tirx.IfThenElse):
+        return tirx.IfThenElse(statement.condition, *children, *[None] * (2 - len(children)))
+    if isinstance(statement, tirx.For):
+        return tirx.For(
+            statement.loop_var,
+            statement.min,
+            statement.extent,
+            statement.kind,
+            *children,
+            annotations=statement.annotations,
+        )
+    if isinstance(statement, tirx.While):
+        return tirx.While(statement.condition, *children)
+    if isinstance(statement, tirx.AttrStmt):
+        return tirx.AttrStmt(statement.node, statement.attr_key, statement.value, *children)
+    return statement
