@@ -55,7 +55,8 @@ class Share:
 def phase() -> Iterator[Share]:
     """Emit a phase; its body is written once, for the part that is given."""
     with T.serial(1, 2, annotations={PHASE: True}) as parts, T.serial(0, parts) as part:
-        yield Share(part, parts)
+        # Bound, since TVM moves loops to start at 0 and forgets the extents of those inside.
+        yield Share(part, T.Bind(parts))
 
 
 def with_parts(func: tirx.PrimFunc, parts: int) -> tirx.PrimFunc:
@@ -70,6 +71,6 @@ def with_parts(func: tirx.PrimFunc, parts: int) -> tirx.PrimFunc:
         )
 
     block = func.body.block
-    body = tirx.SeqStmt([cut(statement) for statement in statements(func)])
+    body = tirx.stmt_seq(*[cut(statement) for statement in statements(func)])
     root = s_tir.SBlock(block.iter_vars, block.reads, block.writes, block.name_hint, body)
     return func.with_body(s_tir.SBlockRealize([], True, root))

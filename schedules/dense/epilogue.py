@@ -7,6 +7,8 @@ from tvm.script.ir_builder import tirx as T
 
 from gsb_tvm.dialect.bits import WORD_BITS, words
 from gsb_tvm.dialect.specs import Dense, Kind, Operand
+from gsb_tvm.schedules.sharing import Share
+from gsb_tvm.schedules.slots import Flag
 from gsb_tvm.schedules.vector import bind, bits_of, local, put, rounded, splat
 
 Expr = Any
@@ -37,8 +39,8 @@ class Epilogue(Protocol):
     def row(self, block: Block, token: Expr, counts: Buffer) -> None:
         """Finish one token: its counts stand in ``counts``, one per column of the block."""
 
-    def leave(self) -> None:
-        """Write what belongs to the whole output."""
+    def leave(self, share: Share, zeros: Flag | None) -> None:
+        """Say what the part has found; ``zeros`` is the flag of a plane that may hold zeros."""
 
 
 NEVER = 2**30  # start of an empty interval: count - NEVER is negative, as unsigned above any length
@@ -107,7 +109,7 @@ class Floats:
         factor = T.cast(T.float32(block.factor), to_float)
         return T.cast(based(block, column, lanes), to_float) - T.cast(count, to_float) * factor
 
-    def leave(self) -> None:
+    def leave(self, share: Share, zeros: Flag | None) -> None:
         """Nothing is left."""
 
 
@@ -202,13 +204,12 @@ class Bits:
         is_last = T.floormod(word, per_group) == per_group - 1
         return T.Select(is_last, T.uint32(2**rest - 1), T.uint32(2**WORD_BITS - 1))
 
-    def leave(self) -> None:
+    def leave(self, share: Share, zeros: Flag | None) -> None:
         """Say whether any value was zero."""
-        if self.masked:
-            flag = T.Select(self.zeros[0] != T.uint32(0), T.int32(1), T.int32(0))
-            put(self.named["out_zeros"], flag, 0)
+        if zeros is not None:
+            zeros.put(share, self.zeros[0])
 
 
 def epilogue(spec: Dense, named: dict[str, Buffer], lanes: int) -> Epilogue:
-    """The epilogue of ``spec``; one per kernel."""
+    """The epilogue of ``spec``; one per part and form of the product."""
     return Bits(spec, named) if spec.thresholds is not None else Floats(spec, named, lanes)

@@ -1,8 +1,9 @@
 """The loop nest of a dense layer: column blocks, token tiles, register tiles.
 
-The weights of a column block stay in L1 while all tokens pass; a token tile's words are
+The weights of a column block stay in L1 while all tokens of a part pass; a token tile's words are
 neighbours in memory. Tails are tiles of their own, cut when the kernel is written: nothing outside
-a tensor's logical shape is ever stored.
+a tensor's logical shape is ever stored. Parts share the token tiles of every batch element, and
+each prepares the column blocks for itself.
 """
 
 from collections.abc import Callable
@@ -13,12 +14,14 @@ from tvm.script.ir_builder import tirx as T
 from gsb_tvm.dialect.specs import Dense, Kind
 from gsb_tvm.schedules.dense.carry_save import count_carry_save
 from gsb_tvm.schedules.dense.counters import Cells, Tile, count_bytes, count_words, repeat
-from gsb_tvm.schedules.dense.epilogue import Block, epilogue, span
+from gsb_tvm.schedules.dense.epilogue import Block, Epilogue, epilogue, span
 from gsb_tvm.schedules.dense.formula import Base, Product, Term, product
 from gsb_tvm.schedules.dense.lookup import Lookup
 from gsb_tvm.schedules.dense.operands import Plane, column_base
 from gsb_tvm.schedules.dense.tiles import Method, Tiles, tiles
-from gsb_tvm.schedules.vector import local, prim_func, splat
+from gsb_tvm.schedules.sharing import Share, phase
+from gsb_tvm.schedules.slots import Flag
+from gsb_tvm.schedules.vector import bind, local, prim_func, splat
 from gsb_tvm.targets import Profile
 
 Expr = Any
@@ -43,42 +46,58 @@ def kernel(spec: Dense, profile: Profile) -> Any:
 
     def body(*buffers: Buffer) -> None:
         named = {name: buffer for (name, _, _), buffer in zip(tensors, buffers, strict=True)}
-        if spec.activation is not Kind.MASKED:
-            _Nest(spec, shape, named, product(spec.activation, spec.weight)).write()
-            return
-        with T.If(named["a_zeros"][0] == 0):
-            with T.Then():
-                _Nest(spec, shape, named, product(Kind.SIGN, spec.weight)).write()
-            with T.Else():
-                _Nest(spec, shape, named, product(Kind.MASKED, spec.weight)).write()
+        zeros = Flag(named["out_zeros"]) if "out_zeros" in named else None
+
+        def write(share: Share, activation: Kind) -> None:
+            finish = epilogue(spec, named, shape.lanes)
+            _Nest(spec, shape, named, product(activation, spec.weight), finish, share).write()
+            finish.leave(share, zeros)
+
+        with phase() as share:
+            if spec.activation is not Kind.MASKED:
+                write(share, spec.activation)
+            else:
+                with T.If(named["a_zeros"][0] == 0):
+                    with T.Then():
+                        write(share, Kind.SIGN)
+                    with T.Else():
+                        write(share, Kind.MASKED)
+        if zeros is not None:
+            zeros.write()
 
     return prim_func(tensors, body)
 
 
 class _Nest:
-    """Writes the loops for one form of the product."""
+    """Writes a part's loops for one form of the product."""
 
     def __init__(
-        self, spec: Dense, shape: Tiles, named: dict[str, Buffer], product: Product
+        self,
+        spec: Dense,
+        shape: Tiles,
+        named: dict[str, Buffer],
+        product: Product,
+        finish: Epilogue,
+        share: Share,
     ) -> None:
         self.spec, self.shape, self.product = spec, shape, product
+        self.finish, self.share = finish, share
+        self.tiles = share.span(spec.rows.tokens // shape.rows)
         self.words = spec.rows.packed_shape[1]
         self.activation = Plane(named["a_bits"], named.get("a_nonzero"))
         self.weight = Plane(named["weight"], named.get("weight_nonzero"))
-        self.finish = epilogue(spec, named, shape.lanes)
         self.lookup: Lookup | None = None
         if shape.method is Method.LOOKUP:
             self.lookup = Lookup(product.terms, self.words, shape.column_tile)
 
     def write(self) -> None:
-        """Emit the whole layer."""
+        """Emit the part's tokens of the whole layer."""
         with T.serial(0, self.spec.rows.batch) as batch:
             repeat(
                 self.spec.computed_columns,
                 self.shape.column_tile,
                 lambda first, columns: self._block(batch, first, columns),
             )
-        self.finish.leave()
 
     def _block(self, batch: Expr, first: Expr, columns: int) -> None:
         tile = T.floordiv(first, self.shape.column_tile)
@@ -94,11 +113,17 @@ class _Nest:
         self.finish.enter(block)
         if self.lookup is not None:
             self.lookup.enter(columns, lambda part, k, at: self.weight.read(part, tile, k, at))
-        repeat(
-            self.spec.rows.tokens,
-            self.shape.rows,
-            lambda token, height: self._rows(block, base, tile, token, height),
-        )
+        self._tokens(lambda token, height: self._rows(block, base, tile, token, height))
+
+    def _tokens(self, rows: Callable[[Expr, int], None]) -> None:
+        """``rows(first, height)`` for every token tile of the part; the tail is the last part's."""
+        full, rest = divmod(self.spec.rows.tokens, self.shape.rows)
+        if full:
+            with T.serial(*self.tiles) as i:
+                rows(bind(i * self.shape.rows), self.shape.rows)
+        if rest:
+            with T.If(self.share.is_last), T.Then():
+                rows(full * self.shape.rows, rest)
 
     def _rows(self, block: Block, base: int | Buffer, tile: Expr, token: Expr, height: int) -> None:
         lanes = self.shape.lanes

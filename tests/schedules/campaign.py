@@ -3,9 +3,10 @@
     python -m tests.schedules.campaign --level haswell
 
 A case is one kernel on one set of data; it is a mismatch where any word, flag or float that the
-kernel writes differs from the oracle's. Kernels and data come from the families' own tests, with
-widths of 1 to 4096: every other kernel has one of ``EDGES``, the rest are random. Floats in the
-data are small integers or halves, so float outputs are exact too, in whatever order of summing.
+kernel writes differs from the oracle's. Kernels are cut into a random number of parts. Kernels and
+data come from the families' own tests, with widths of 1 to 4096: every other kernel has one of
+``EDGES``, the rest are random. Floats in the data are small integers or halves, so float outputs
+are exact too, in whatever order of summing.
 """
 
 import argparse
@@ -32,6 +33,7 @@ from tests.schedules import test_batch_matmul as batch_matmul
 from tests.schedules import test_binarize as binarize
 from tests.schedules import test_dense as dense
 from tests.schedules import test_value_planes as value_planes
+from tests.schedules.cuts import PARTS, Cut
 
 Array = npt.NDArray[Any]
 Draw = Callable[[Any, np.random.Generator, int], list[Array]]
@@ -197,14 +199,15 @@ def _check(
 ) -> None:
     """Compile one kernel and compare it on ``DRAWS`` sets of data."""
     spec = family.spec(case)
-    module = tvm.IRModule({"main": kernel(spec, profile)})
+    cut = Cut(int(rng.choice(PARTS)), backwards=bool(rng.integers(2)))
+    module = tvm.IRModule({"main": cut(kernel(spec, profile))})
     main = tvm.compile(module, target=profile.tvm_target())["main"]
     result.kernels += 1
     for n in range(DRAWS):
         inputs = family.data(case, rng, n)
         result.cases += 1
         if differing := [*_differing(spec, main, inputs)]:
-            result.wrong.append(f"draw {n}, {', '.join(differing)}: {encode(spec)}")
+            result.wrong.append(f"draw {n}, {', '.join(differing)}, {cut}: {encode(spec)}")
 
 
 def _differing(spec: Any, main: Any, inputs: list[Array]) -> Iterator[str]:

@@ -25,6 +25,7 @@ from gsb_tvm.dialect.specs import Dense, Kind, Operand, Step, Thresholds
 from gsb_tvm.schedules.dense import column_tile, kernel
 from gsb_tvm.targets import Profile, resolve
 from tests.schedules import levels
+from tests.schedules.cuts import CUTS, Cut
 
 Array = npt.NDArray[Any]
 Draw = Callable[[tuple[int, ...]], npt.NDArray[np.bool_]]
@@ -143,9 +144,10 @@ def padding(name: str, spec: Dense) -> bool:
 class Compiled:
     """A kernel with guarded outputs: nothing outside the logical shape may be written."""
 
-    def __init__(self, spec: Dense, profile: Profile) -> None:
+    def __init__(self, spec: Dense, profile: Profile, cut: Cut | None = None) -> None:
         self.spec = spec
-        module = IRModule({"main": kernel(spec, profile)})
+        func = kernel(spec, profile)
+        module = IRModule({"main": cut(func) if cut else func})
         self.main = tvm.compile(module, target=profile.tvm_target())["main"]
 
     def __call__(self, inputs: list[Array]) -> list[Array]:
@@ -164,9 +166,9 @@ class Compiled:
             np.testing.assert_array_equal(found, want, err_msg=f"{name} of {self.spec}")
 
 
-def check(spec: Dense, profile: Profile, rng: np.random.Generator, draws: int) -> None:
+def check(spec: Dense, profile: Profile, cut: Cut, rng: np.random.Generator, draws: int) -> None:
     """Compare ``draws`` data sets of one spec; the first ones are constant planes."""
-    compiled = Compiled(spec, profile)
+    compiled = Compiled(spec, profile, cut)
     for i in range(draws):
         compiled.check(arguments(spec, rng, FILLS[2 - i] if i < 2 else "random"))
 
@@ -197,10 +199,10 @@ def cases(draw: Any) -> tuple[Rows, Kind, Kind, str, tuple[int, int]]:
     phases=[Phase.generate],
     suppress_health_check=[HealthCheck.too_slow],
 )
-@given(case=cases(), number=st.integers(0, 2**32))
-def test_matches_the_oracle(cpu: str, case: Any, number: int) -> None:
+@given(case=cases(), cut=CUTS, number=st.integers(0, 2**32))
+def test_matches_the_oracle(cpu: str, case: Any, cut: Cut, number: int) -> None:
     profile = runnable(cpu)
-    check(make_spec(profile, *case), profile, np.random.default_rng(number), draws=26)
+    check(make_spec(profile, *case), profile, cut, np.random.default_rng(number), draws=26)
 
 
 @pytest.mark.parametrize("cpu", RUN_CPUS)
