@@ -1,12 +1,15 @@
-"""Arithmetic shared by the binarize kernels."""
+"""Arithmetic and phases that the binarize kernels have in common."""
 
+from collections.abc import Callable
 from typing import Any
 
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from gsb_tvm.dialect.specs import Compare, Kind
-from gsb_tvm.schedules.vector import Buffer, Expr, bind, put, rounded, splat
+from gsb_tvm.schedules.sharing import Share, phase
+from gsb_tvm.schedules.slots import Flag
+from gsb_tvm.schedules.vector import Buffer, Expr, bind, local, put, rounded, splat
 
 # Between these deviations neither the reciprocal nor the quotient leaves the normal numbers.
 DEVIATION_LOW = 2.0**-60
@@ -42,18 +45,14 @@ def quotient(x: Expr, negative: Expr, reciprocal: Expr) -> Expr:
 
 
 class Emitter:
-    """Compares, packs and stores words of one plane, and keeps its zero flag."""
+    """Compares, packs and stores words of one plane for one part, and tells of its zeros."""
 
-    def __init__(self, compare: Compare, outputs: dict[str, Buffer], missing: Buffer) -> None:
+    def __init__(self, compare: Compare, outputs: dict[str, Buffer]) -> None:
+        self.masked = compare.kind is Kind.MASKED  # whether zeros are told apart
         self._compare = compare
         self._outputs = outputs
-        self._missing = missing
-        put(missing, tirx.const(0, "uint32"), 0)
-
-    @property
-    def masked(self) -> bool:
-        """Whether zeros are told apart."""
-        return self._compare.kind is Kind.MASKED
+        self._missing = local((1,), "uint32")
+        put(self._missing, tirx.const(0, "uint32"), 0)
 
     def masks(self, u: Expr, lanes: int = 1) -> list[Expr]:
         """``u`` against the bound and, where zeros count, ``u != 0`` (false for NaN)."""
@@ -78,11 +77,21 @@ class Emitter:
         put(self._outputs["out_nonzero"], nonzero, *index)
         put(self._missing, self._missing[0] | (nonzero ^ tirx.const(full, "uint32")), 0)
 
-    def finish(self) -> None:
-        """Write the flag: 1 where any element was zero."""
-        if self.masked:
-            any_zero = self._missing[0] != tirx.const(0, "uint32")
-            put(self._outputs["out_zeros"], T.Cast("int32", any_zero), 0)
+    def finish(self, share: Share, zeros: Flag | None) -> None:
+        """Say whether any element of the part was zero."""
+        if zeros is not None:
+            zeros.put(share, self._missing[0])
+
+
+def shared(compare: Compare, outputs: dict[str, Buffer], emit: Callable[..., None]) -> None:
+    """The phases of a binarize kernel; ``emit(emitter, share)`` writes a part's tokens."""
+    zeros = Flag(outputs["out_zeros"]) if compare.kind is Kind.MASKED else None
+    with phase() as share:
+        emitter = Emitter(compare, outputs)
+        emit(emitter, share)
+        emitter.finish(share, zeros)
+    if zeros is not None:
+        zeros.write()
 
 
 def named(spec: Any, buffers: tuple[Buffer, ...]) -> dict[str, Buffer]:

@@ -6,22 +6,28 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from gsb_tvm.dialect.specs import Binarize
-from gsb_tvm.schedules.binarize.formula import Emitter, affine, named
+from gsb_tvm.schedules.binarize.formula import Emitter, affine, named, shared
+from gsb_tvm.schedules.sharing import Share
 from gsb_tvm.schedules.vector import Buffer, Expr, bind, local, prim_func, put
 
 
 def kernel(spec: Binarize) -> Any:
     """PrimFunc for rows of fewer than 32 features."""
-    tensors = [*spec.inputs(), *spec.outputs()]
-    return prim_func(tensors, lambda *buffers: _emit(spec, named(spec, buffers)))
+
+    def body(*tensors: Buffer) -> None:
+        buffers = named(spec, tensors)
+        shared(spec.compare, buffers, lambda emitter, share: _emit(spec, buffers, emitter, share))
+
+    return prim_func([*spec.inputs(), *spec.outputs()], body)
 
 
-def _emit(spec: Binarize, buffers: dict[str, Buffer]) -> None:
+def _emit(spec: Binarize, buffers: dict[str, Buffer], emitter: Emitter, share: Share) -> None:
+    """Rows of the part's tokens, one after another."""
     rows = spec.rows
-    emitter = Emitter(spec.compare, buffers, local((1,), "uint32"))
     stats = local((2,), "float32")
     collected = local((2,), "uint32")
-    with T.serial(0, rows.batch) as b, T.serial(0, rows.tokens) as t:
+    first, end = share.span(rows.tokens)
+    with T.serial(0, rows.batch) as b, T.serial(first, end) as t:
         if spec.norm:
             _statistics(spec, buffers["x"], stats, b, t)
         with T.serial(0, rows.groups) as g:
@@ -35,7 +41,6 @@ def _emit(spec: Binarize, buffers: dict[str, Buffer]) -> None:
                 u = affine(x, *[_at(buffers, name, n) for name in ("gamma", "beta", "shift")])
                 _collect(emitter, collected, bind(u), i)
             emitter.store([collected[0], collected[1]], 2**rows.width - 1, b, g, t)
-    emitter.finish()
 
 
 def _at(buffers: dict[str, Buffer], name: str, n: Expr) -> Expr | None:

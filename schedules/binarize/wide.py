@@ -6,8 +6,9 @@ Stages over a block of rows, so that the latencies of its rows overlap:
 2. variance: the same over (x - mean)**2; then deviation and its reciprocal;
 3. per word: quotient, gamma, beta, shift, compare, pack; gamma, beta, shift loaded once per block.
 
-The last block starts at ``tokens - rows``: rows it shares with the block before are written twice
-with the same words. A row's last, partial word is computed from its last 32 features and shifted
+Parts share the blocks of every batch element. The last block starts at ``tokens - rows``: rows it
+has in common with the block before, which may be another part's, are written twice with the same
+words. A row's last, partial word is computed from its last 32 features and shifted
 into place, so that nothing outside the row is read.
 """
 
@@ -27,8 +28,10 @@ from gsb_tvm.schedules.binarize.formula import (
     affine,
     named,
     quotient,
+    shared,
 )
 from gsb_tvm.schedules.binarize.tiles import block_rows, sum_words
+from gsb_tvm.schedules.sharing import Share
 from gsb_tvm.schedules.vector import (
     Buffer,
     Expr,
@@ -58,12 +61,22 @@ class _Stats:
 
 def kernel(spec: Binarize, profile: Profile) -> Any:
     """PrimFunc for rows of at least 32 features."""
-    tensors = [*spec.inputs(), *spec.outputs()]
-    return prim_func(tensors, lambda *buffers: _Wide(spec, profile, named(spec, buffers)).emit())
+
+    def body(*tensors: Buffer) -> None:
+        buffers = named(spec, tensors)
+        shared(
+            spec.compare,
+            buffers,
+            lambda emitter, share: _Wide(spec, profile, buffers, emitter).emit(share),
+        )
+
+    return prim_func([*spec.inputs(), *spec.outputs()], body)
 
 
 class _Wide:
-    def __init__(self, spec: Binarize, profile: Profile, buffers: dict[str, Buffer]) -> None:
+    def __init__(
+        self, spec: Binarize, profile: Profile, buffers: dict[str, Buffer], emitter: Emitter
+    ) -> None:
         rows = spec.rows
         # Whole words follow each other across groups: one long group.
         whole = rows.width % WORD_BITS == 0
@@ -71,16 +84,18 @@ class _Wide:
         self._spec = spec
         self._fast_quotient = profile.has_fma
         self._buffers = buffers
+        self._emitter = emitter
         self._block = block_rows(rows.tokens)
         self._sum_words = sum_words(rows.features, profile.lanes)
 
-    def emit(self) -> None:
+    def emit(self, share: Share) -> None:
+        """Every batch element's blocks of the part."""
         rows, block = self._rows, self._block
-        self._emitter = Emitter(self._spec.compare, self._buffers, local((1,), "uint32"))
         stats = _Stats(*[local((block,), "float32") for _ in range(4)])
         sums = local((self._sum_words, WORD_BITS), "float32")
+        start, end = share.span(-(-rows.tokens // block))
         with T.serial(0, rows.batch) as b:
-            with T.serial(0, -(-rows.tokens // block)) as i:
+            with T.serial(start, end) as i:
                 first = bind(T.min(i * block, rows.tokens - block))
                 if self._spec.norm:
                     with T.serial(0, block) as r:
@@ -91,7 +106,6 @@ class _Wide:
                     self._pack_normed(stats, b, first)
                 else:
                     self._pack_rows(b, first, lambda x, _: x)
-        self._emitter.finish()
 
     def _row_sum(self, sums: Buffer, load_word: Callable[[Expr], Expr]) -> Expr:
         """Sum over a row of ``load_word(first feature)``, by whole words and then the rest."""

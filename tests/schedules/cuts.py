@@ -28,6 +28,7 @@ class Cut:
         return _backwards(func) if self.backwards else func
 
 
+WHOLE = Cut()
 CUTS = st.builds(Cut, st.sampled_from(PARTS), st.booleans())
 
 

@@ -16,6 +16,7 @@ from gsb_tvm.dialect.specs import Binarize, Compare, Kind
 from gsb_tvm.schedules.binarize import kernel
 from gsb_tvm.schedules.binarize.tiles import block_rows, sum_words
 from gsb_tvm.targets.profile import Profile
+from tests.schedules.cuts import CUTS, WHOLE, Cut
 from tests.schedules.levels import LEVELS, profile_of, runnable
 
 EPS = 2.0**-20
@@ -42,22 +43,24 @@ def level(request: pytest.FixtureRequest) -> Profile:
 
 
 @lru_cache(maxsize=64)
-def _build(spec: Binarize, profile: Profile) -> Any:
-    module = tvm.IRModule({"main": kernel(spec, profile)})
+def _build(spec: Binarize, profile: Profile, cut: Cut = WHOLE) -> Any:
+    module = tvm.IRModule({"main": cut(kernel(spec, profile))})
     return tvm.compile(module, target=profile.tvm_target())
 
 
-def _run(spec: Binarize, profile: Profile, inputs: Sequence[Array]) -> list[Array]:
+def _run(
+    spec: Binarize, profile: Profile, inputs: Sequence[Array], cut: Cut = WHOLE
+) -> list[Array]:
     outputs = [
         tvm.runtime.tensor(np.full(shape, 0x5A, dtype)) for _, shape, dtype in spec.outputs()
     ]
-    _build(spec, profile)["main"](*map(tvm.runtime.tensor, inputs), *outputs)
+    _build(spec, profile, cut)["main"](*map(tvm.runtime.tensor, inputs), *outputs)
     return [output.numpy() for output in outputs]
 
 
-def _check(spec: Binarize, profile: Profile, inputs: Sequence[Array]) -> None:
+def _check(spec: Binarize, profile: Profile, inputs: Sequence[Array], cut: Cut = WHOLE) -> None:
     """Every word and flag equals the oracle's; padding tokens do not count."""
-    got, want = _run(spec, profile, inputs), oracle.compute(spec, inputs)
+    got, want = _run(spec, profile, inputs, cut), oracle.compute(spec, inputs)
     for (name, _, dtype), a, b in zip(spec.outputs(), got, want, strict=True):
         if dtype == "uint32":
             a, b = a[..., : spec.rows.tokens], b[..., : spec.rows.tokens]
@@ -106,11 +109,13 @@ def specs(draw: st.DrawFn, *, norm: bool | None = None) -> Binarize:
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
-@given(spec=specs(), seed=st.integers(0, 2**32 - 1))
-def test_agrees_on_rows_with_exact_statistics(level: Profile, spec: Binarize, seed: int) -> None:
+@given(spec=specs(), cut=CUTS, seed=st.integers(0, 2**32 - 1))
+def test_agrees_on_rows_with_exact_statistics(
+    level: Profile, spec: Binarize, cut: Cut, seed: int
+) -> None:
     rng = np.random.default_rng(seed)
     for _ in range(2):
-        _check(spec, level, exact_inputs(rng, spec))
+        _check(spec, level, exact_inputs(rng, spec), cut)
 
 
 def _tolerance(spec: Binarize, inputs: Sequence[Array]) -> Array:

@@ -25,7 +25,7 @@ from gsb_tvm.dialect.specs import Dense, Kind, Operand, Step, Thresholds
 from gsb_tvm.schedules.dense import column_tile, kernel
 from gsb_tvm.targets import Profile, resolve
 from tests.schedules import levels
-from tests.schedules.cuts import CUTS, Cut
+from tests.schedules.cuts import CUTS, WHOLE, Cut
 
 Array = npt.NDArray[Any]
 Draw = Callable[[tuple[int, ...]], npt.NDArray[np.bool_]]
@@ -144,10 +144,9 @@ def padding(name: str, spec: Dense) -> bool:
 class Compiled:
     """A kernel with guarded outputs: nothing outside the logical shape may be written."""
 
-    def __init__(self, spec: Dense, profile: Profile, cut: Cut | None = None) -> None:
+    def __init__(self, spec: Dense, profile: Profile, cut: Cut = WHOLE) -> None:
         self.spec = spec
-        func = kernel(spec, profile)
-        module = IRModule({"main": cut(func) if cut else func})
+        module = IRModule({"main": cut(kernel(spec, profile))})
         self.main = tvm.compile(module, target=profile.tvm_target())["main"]
 
     def __call__(self, inputs: list[Array]) -> list[Array]:
