@@ -1,4 +1,4 @@
-"""The two passes: extremes of ``u = x + shift``, then signs and masks."""
+"""The two passes: extremes of ``u = x + shift``, then signs and masks; parts share the tokens."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +10,8 @@ from tvm.script.ir_builder import tirx as T
 from gsb_tvm.dialect.bits import WORD_BITS, words
 from gsb_tvm.dialect.specs import Kind, ValuePlanes
 from gsb_tvm.schedules import vector as v
+from gsb_tvm.schedules.sharing import Share, phase
+from gsb_tvm.schedules.slots import Flag, Slots
 from gsb_tvm.schedules.value_planes import tiles
 from gsb_tvm.targets import Profile
 
@@ -26,9 +28,20 @@ class Bounds:
 
 
 def planes(spec: ValuePlanes, profile: Profile, t: Buffers) -> None:
-    """Emit both passes."""
-    bounds = _bounds(spec, _extremes(spec, profile, t))
-    _compare(spec, t, bounds)
+    """Emit both passes, a phase each, and the flag's."""
+    highest, lowest = Slots("float32"), Slots("float32")
+    zeros = Flag(t["out_zeros"]) if spec.kind is Kind.MASKED else None
+    with phase() as share:
+        high, low = _extremes(spec, profile, t, share)
+        highest.put(share, high)
+        lowest.put(share, low)
+    with phase() as share:
+        high, low = highest.combined(share, v.maximum), lowest.combined(share, v.minimum)
+        missing = _compare(spec, t, _bounds(spec, high, low), share)
+        if zeros is not None:
+            zeros.put(share, missing)
+    if zeros is not None:
+        zeros.write()
 
 
 def _row(spec: ValuePlanes, t: Buffers, b: v.Expr, token: v.Expr) -> Load:
@@ -49,8 +62,13 @@ def _row(spec: ValuePlanes, t: Buffers, b: v.Expr, token: v.Expr) -> Load:
     return lambda feature, lanes: v.load(row, feature, lanes=lanes)
 
 
-def _extremes(spec: ValuePlanes, profile: Profile, t: Buffers) -> tuple[v.Expr, v.Expr]:
-    """Maximum and minimum over everything, in several accumulators to hide latency."""
+def _extremes(
+    spec: ValuePlanes, profile: Profile, t: Buffers, share: Share
+) -> tuple[v.Expr, v.Expr]:
+    """Maximum and minimum over a part's tokens, in several accumulators to hide latency.
+
+    Of no tokens they are infinities, which change no extreme of all parts.
+    """
     rows, lanes, length = spec.rows, profile.lanes, tiles.row_length(spec.rows)
     count = tiles.accumulators(profile, rows)
     high, low = v.local((count, lanes), "float32"), v.local((count, lanes), "float32")
@@ -63,7 +81,8 @@ def _extremes(spec: ValuePlanes, profile: Profile, t: Buffers) -> tuple[v.Expr, 
         v.store(high, v.maximum(u, v.load(high, i, 0, lanes=lanes)), i, 0, lanes=lanes)
         v.store(low, v.minimum(u, v.load(low, i, 0, lanes=lanes)), i, 0, lanes=lanes)
 
-    with T.serial(rows.batch) as b, T.serial(rows.tokens) as token:
+    first, end = share.span(rows.tokens)
+    with T.serial(rows.batch) as b, T.serial(first, end) as token:
         load = _row(spec, t, b, token)
         whole = length // (lanes * count)
         with T.serial(whole) as chunk:
@@ -83,18 +102,21 @@ def _fold(accumulators: v.Buffer, combine: Callable[[v.Expr, v.Expr], v.Expr]) -
     return v.bind(v.reduce(total, lanes, combine))
 
 
-def _bounds(spec: ValuePlanes, extremes: tuple[v.Expr, v.Expr]) -> Bounds:
-    high, low = extremes
+def _bounds(spec: ValuePlanes, high: v.Expr, low: v.Expr) -> Bounds:
     ratios = [tirx.const(float(np.float32(ratio)), "float32") for ratio in spec.ratios]
     return Bounds([v.bind(r * high) for r in ratios], [v.bind(r * low) for r in ratios])
 
 
-def _compare(spec: ValuePlanes, t: Buffers, bounds: Bounds) -> None:
-    """Write every plane, word by word; ``missing`` collects the values that have no sign."""
+def _compare(spec: ValuePlanes, t: Buffers, bounds: Bounds, share: Share) -> v.Expr:
+    """Write a part of every plane, word by word.
+
+    Returns the uint32 that is not 0 where the plane is masked and a value of the part has no sign.
+    """
     rows, per_group, masked = spec.rows, words(spec.rows.width), spec.kind is Kind.MASKED
     missing = v.local((1,), "uint32")
     v.put(missing, tirx.const(0, "uint32"), 0)
-    with T.serial(rows.batch) as b, T.serial(rows.tokens) as token:
+    first, end = share.span(rows.tokens)
+    with T.serial(rows.batch) as b, T.serial(first, end) as token:
         load = _row(spec, t, b, token)
         with T.serial(rows.groups) as group, T.serial(per_group) as i:
             feature = v.bind(group * rows.width + i * WORD_BITS)
@@ -110,8 +132,7 @@ def _compare(spec: ValuePlanes, t: Buffers, bounds: Bounds) -> None:
                 v.put(t["out_nonzero"], bits.pop(0), *at)
             for r, word in enumerate(bits):
                 v.put(t["masks"], word, r, *at)
-    if masked:
-        v.put(t["out_zeros"], T.Select(missing[0] == tirx.const(0, "uint32"), 0, 1), 0)
+    return missing[0]
 
 
 def _planes_of(u: v.Expr, masked: bool, bounds: Bounds) -> list[v.Expr]:

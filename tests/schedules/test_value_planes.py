@@ -14,6 +14,7 @@ from gsb_tvm.dialect.errors import ModelError
 from gsb_tvm.dialect.specs import Kind, ValuePlanes
 from gsb_tvm.schedules.value_planes import kernel
 from gsb_tvm.targets import resolve
+from tests.schedules.cuts import CUTS
 from tests.schedules.levels import runnable
 
 LEVELS = ["znver5", "skylake-avx512", "haswell", "x86-64"]
@@ -36,25 +37,26 @@ SHAPES = [
 
 
 @cache
-def build(spec, level):
+def build(spec, level, cut):
     profile = resolve(f"llvm -mcpu={level}")
-    return tvm.compile(tvm.IRModule({"main": kernel(spec, profile)}), target=profile.tvm_target())
+    module = tvm.IRModule({"main": cut(kernel(spec, profile))})
+    return tvm.compile(module, target=profile.tvm_target())
 
 
-def run(spec, level, inputs):
+def run(spec, level, cut, inputs):
     """Outputs of the kernel, each in a buffer that was full of ones before."""
     outputs = [
         np.full(shape, -1, dtype="int64").astype(dtype) for _, shape, dtype in spec.outputs()
     ]
     tensors = [tvm.runtime.tensor(array) for array in (*inputs, *outputs)]
-    build(spec, level)["main"](*tensors)
+    build(spec, level, cut)["main"](*tensors)
     return [tensor.numpy() for tensor in tensors[len(inputs) :]]
 
 
-def check(spec, level, inputs):
+def check(spec, level, cut, inputs):
     expected = oracle.compute(spec, inputs)
     for (name, _, _), got, want in zip(
-        spec.outputs(), run(spec, level, inputs), expected, strict=True
+        spec.outputs(), run(spec, level, cut, inputs), expected, strict=True
     ):
         tokens = spec.rows.tokens if name != "out_zeros" else None
         np.testing.assert_array_equal(got[..., :tokens], want[..., :tokens], err_msg=name)
@@ -92,18 +94,18 @@ SPECS = st.builds(
 )
 
 
-def check_styles(level, spec, seed):
+def check_styles(level, spec, cut, seed):
     runnable(f"llvm -mcpu={level}")
     rng = np.random.default_rng(seed)
     for style in STYLES:
-        check(spec, level, inputs_of(rng, spec, style))
+        check(spec, level, cut, inputs_of(rng, spec, style))
 
 
 @pytest.mark.parametrize("level", LEVELS)
 @settings(max_examples=25, deadline=None, derandomize=True)
-@given(spec=SPECS, seed=st.integers(0, 2**31))
-def test_equals_oracle(level, spec, seed):
-    check_styles(level, spec, seed)
+@given(spec=SPECS, cut=CUTS, seed=st.integers(0, 2**31))
+def test_equals_oracle(level, spec, cut, seed):
+    check_styles(level, spec, cut, seed)
 
 
 def test_compiles_for_arm():
