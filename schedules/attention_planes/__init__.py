@@ -1,8 +1,9 @@
 """Masks of softmax(q k^T) + bias: per head, blocks of query rows, never a stored score matrix.
 
 A block of rows goes through three stages: integer scores to floats and row maxima; exponentials
-and row sums; quotients, bias and masks. Masks relative to the maximum over everything come from a
-short list of candidates at the end.
+and row sums; quotients, bias and masks. Masks relative to the maximum over everything come from
+short lists of candidates, one of each part, in a second phase. Parts share the blocks of all heads
+of all images.
 """
 
 from tvm import tirx
@@ -12,8 +13,10 @@ from gsb_tvm.dialect.errors import ModelError
 from gsb_tvm.dialect.specs import AttentionPlanes
 from gsb_tvm.schedules import vector as v
 from gsb_tvm.schedules.attention_planes import scores, table, tiles
+from gsb_tvm.schedules.attention_planes.candidates import Candidates, Kept
 from gsb_tvm.schedules.attention_planes.masks import Masks
 from gsb_tvm.schedules.attention_planes.softmax import Block
+from gsb_tvm.schedules.sharing import Share, phase
 from gsb_tvm.targets import Profile
 
 
@@ -29,7 +32,7 @@ def kernel(spec: AttentionPlanes, profile: Profile) -> v.Expr:
 
     def body(*tensors: v.Buffer) -> None:
         names = [name for name, _, _ in [*spec.inputs(), *spec.outputs()]]
-        _heads(spec, profile, dict(zip(names, tensors, strict=True)))
+        _phases(spec, profile, dict(zip(names, tensors, strict=True)))
 
     return v.prim_func([*spec.inputs(), *spec.outputs()], body)
 
@@ -43,15 +46,40 @@ def _check(spec: AttentionPlanes) -> None:
             )
 
 
-def _heads(spec: AttentionPlanes, profile: Profile, t: scores.Buffers) -> None:
-    """All heads of all images, block by block."""
-    q = spec.q
-    block, masks = Block(spec, profile, t), Masks(spec, t["masks"], v.bind(t["scalars"][2]))
+def _phases(spec: AttentionPlanes, profile: Profile, t: scores.Buffers) -> None:
+    """The blocks of rows, then the masks of the maximum over all of them."""
+    kept = Kept(spec) if spec.ratios else None
+    with phase() as share:
+        masks = Masks(spec, t["masks"], v.bind(t["scalars"][2]))
+        candidates = Candidates(kept, share) if kept else None
+        _blocks(spec, profile, t, share, masks, candidates)
+        if candidates is not None:
+            masks.clear_ratios(share)
+            candidates.leave(share)
+    if kept is not None:
+        with phase() as share:
+            kept.write(share, t["masks"])
+
+
+def _blocks(
+    spec: AttentionPlanes,
+    profile: Profile,
+    t: scores.Buffers,
+    share: Share,
+    masks: Masks,
+    candidates: Candidates | None,
+) -> None:
+    """A part of the blocks of all heads of all images."""
+    q, per_head = spec.q, tiles.blocks(spec.q.tokens)
+    block = Block(spec, profile, t)
     zeros = scores.flags(spec, t)
     lookup = table.Table(spec, t["scalars"]) if table.applies(spec, profile) else None
-    with T.serial(q.batch) as batch, T.serial(q.groups) as head:
+    start, end = share.span(tiles.units(spec))
+    with T.serial(start // per_head, -(-end // per_head)) as above:
+        batch, head = v.bind(above // q.groups), v.bind(above % q.groups)
         at = scores.Head(batch, head, spec.query_kind, spec.key_kind)
-        with T.serial(tiles.blocks(q.tokens)) as i:
+        own = [v.bind(unit - above * per_head) for unit in (start, end)]
+        with T.serial(tirx.max(own[0], 0), tirx.min(own[1], per_head)) as i:
             first = v.bind(tirx.min(i * block.rows, q.tokens - block.rows))
             if zeros is None:
                 _numerators(block, lookup, at, first)
@@ -61,8 +89,7 @@ def _heads(spec: AttentionPlanes, profile: Profile, t: scores.Buffers) -> None:
                         _numerators(block, lookup, at.as_signs(), first)
                     with T.Else():
                         _numerators(block, None, at, first)
-            block.binarize(masks, at, first)
-    masks.finish()
+            block.binarize(masks, candidates, at, first)
 
 
 def _numerators(block: Block, lookup: table.Table | None, at: scores.Head, first: v.Expr) -> None:

@@ -9,6 +9,7 @@ from gsb_tvm.dialect.bits import words
 from gsb_tvm.dialect.specs import AttentionPlanes
 from gsb_tvm.schedules import vector as v
 from gsb_tvm.schedules.attention_planes import scores, tiles
+from gsb_tvm.schedules.attention_planes.candidates import Candidates
 from gsb_tvm.schedules.attention_planes.division import divide_by
 from gsb_tvm.schedules.attention_planes.masks import Masks
 from gsb_tvm.schedules.attention_planes.row import HALF, LOWEST, Accumulator, Piece, for_pieces
@@ -113,11 +114,14 @@ class Block:
         for_pieces(self.tokens, emit)
         v.put(self.sum, total.total(), r)
 
-    def binarize(self, masks: Masks, at: scores.Head, first: v.Expr) -> None:
-        """Divide, add the bias, and hand every word's values to the masks."""
+    def binarize(
+        self, masks: Masks, candidates: Candidates | None, at: scores.Head, first: v.Expr
+    ) -> None:
+        """Divide, add the bias, and hand every word's values to the masks and the list."""
         spec, tokens = self.spec, self.tokens
         per_row = words(tokens)
-        masks.start_block()
+        if candidates is not None:
+            candidates.start_block()
         with T.serial(self.rows) as r:
             query = v.bind(first + r)
             divide = divide_by(spec, self.profile, v.bind(self.sum[r]))
@@ -133,10 +137,14 @@ class Block:
                     p = p + v.load(self.t["bias"], bias + piece.first, lanes=lanes)
                     self._fetch_bias(ahead + piece.first, lanes)
                 word = v.bind((plane_row + piece.word) * masks.row + query)
-                masks.take(v.bind(piece.existing(p, LOWEST)), piece, word)
+                existing = v.bind(piece.existing(p, LOWEST))
+                masks.take(existing, piece, word)
+                if candidates is not None:
+                    candidates.take(existing, lanes, word)
 
             for_pieces(tokens, emit)
-        masks.end_block()
+        if candidates is not None:
+            candidates.end_block()
 
     def _fetch_bias(self, start: v.Expr, lanes: int) -> None:
         """Fetch bias into the cache."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from gsb_tvm.dialect.bits import TOKEN_ALIGN, WORD_BITS, words
 from gsb_tvm.dialect.specs import AttentionPlanes
+from gsb_tvm.schedules.sharing import MOST_PARTS
 
 UNROLLED_WORDS = 8
 
@@ -30,14 +31,22 @@ def blocks(tokens: int) -> int:
     return -(-tokens // query_rows(tokens))
 
 
+def units(spec: AttentionPlanes) -> int:
+    """What parts share: blocks of query rows of all heads of all images."""
+    return spec.q.batch * spec.q.groups * blocks(spec.q.tokens)
+
+
+def unit_words(spec: AttentionPlanes) -> int:
+    """Words of a mask that a block of query rows computes."""
+    return query_rows(spec.q.tokens) * words(spec.q.tokens)
+
+
 def kept_words(spec: AttentionPlanes) -> int:
-    """Words that the candidate list must hold: every word of every row computed, and one more.
+    """Words that the candidate lists must hold: every word computed, and one more of each part.
 
     A word is written before it is known whether it stays, hence the one more.
     """
-    q = spec.q
-    rows = blocks(q.tokens) * query_rows(q.tokens)
-    return q.batch * q.groups * rows * words(q.tokens) + 1
+    return units(spec) * unit_words(spec) + MOST_PARTS
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from gsb_tvm.dialect.errors import ModelError
 from gsb_tvm.dialect.specs import AttentionPlanes, Kind, spread_of
 from gsb_tvm.schedules.attention_planes import kernel
 from gsb_tvm.targets import resolve
+from tests.schedules.cuts import CUTS
 from tests.schedules.levels import runnable
 
 LEVELS = ["znver5", "skylake-avx512", "haswell", "x86-64"]
@@ -40,17 +41,18 @@ SMOOTH = [(0.125, None), (0.3, 0.37), (-0.05, None), (2.0, None)]
 
 
 @cache
-def build(spec, level):
+def build(spec, level, cut):
     profile = resolve(f"llvm -mcpu={level}")
-    return tvm.compile(tvm.IRModule({"main": kernel(spec, profile)}), target=profile.tvm_target())
+    module = tvm.IRModule({"main": cut(kernel(spec, profile))})
+    return tvm.compile(module, target=profile.tvm_target())
 
 
-def run(spec, level, inputs):
+def run(spec, level, cut, inputs):
     """Masks, in a buffer that was full of ones before."""
     ((_, shape, dtype),) = spec.outputs()
     output = np.full(shape, 0xFFFFFFFF, dtype=dtype)
     tensors = [tvm.runtime.tensor(array) for array in (*inputs, output)]
-    build(spec, level)["main"](*tensors)
+    build(spec, level, cut)["main"](*tensors)
     return tensors[-1].numpy()
 
 
@@ -121,20 +123,20 @@ DRAWS = [("fair", 0.0), ("opposite", 0.25), ("fair", -2.0), ("ones", 0.0), ("non
 
 @pytest.mark.parametrize("level", LEVELS)
 @settings(max_examples=20, deadline=None, derandomize=True)
-@given(case=specs(EXACT), seed=st.integers(0, 2**31))
-def test_equals_oracle(level, case, seed):
+@given(case=specs(EXACT), cut=CUTS, seed=st.integers(0, 2**31))
+def test_equals_oracle(level, case, cut, seed):
     runnable(f"llvm -mcpu={level}")
-    check_exact(level, case, seed)
+    check_exact(level, case, cut, seed)
 
 
-def check_exact(level, case, seed):
+def check_exact(level, case, cut, seed):
     rng = np.random.default_rng(seed)
     spec, _ = case
     for style, offset in DRAWS:
         inputs = inputs_of(rng, case, style, offset)
         (want,) = oracle.compute(spec, inputs)
         tokens = spec.q.tokens
-        got = run(spec, level, inputs)
+        got = run(spec, level, cut, inputs)
         np.testing.assert_array_equal(got[..., :tokens], want[..., :tokens])
 
 
@@ -160,13 +162,13 @@ def values(spec, inputs):
     return p + bias, (p * (n / 32 + 20) + np.abs(p + bias)) * unit + 2.0**-120
 
 
-def check_smooth(level, case, seed):
+def check_smooth(level, case, cut, seed):
     rng = np.random.default_rng(seed)
     spec, (_, _, bound) = case
     for style, offset in DRAWS:
         inputs = inputs_of(rng, case, style, offset)
         want = oracle.compute(spec, inputs)[0]
-        got = run(spec, level, inputs)
+        got = run(spec, level, cut, inputs)
         p, error = values(spec, inputs)
         for i, ratio in enumerate((None, *spec.ratios)):
             threshold = bound if ratio is None else ratio * p.max()
@@ -179,10 +181,10 @@ def check_smooth(level, case, seed):
 
 @pytest.mark.parametrize("level", LEVELS)
 @settings(max_examples=20, deadline=None, derandomize=True)
-@given(case=specs(SMOOTH), seed=st.integers(0, 2**31))
-def test_close_to_oracle(level, case, seed):
+@given(case=specs(SMOOTH), cut=CUTS, seed=st.integers(0, 2**31))
+def test_close_to_oracle(level, case, cut, seed):
     runnable(f"llvm -mcpu={level}")
-    check_smooth(level, case, seed)
+    check_smooth(level, case, cut, seed)
 
 
 def test_compiles_for_arm():
