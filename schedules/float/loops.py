@@ -7,8 +7,7 @@ within the kernel are not written twice, because TVM may let one take the memory
 computed from: their ragged end is written in smaller vectors.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +15,10 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from gsb_tvm.schedules.float.expressions import Scope, index
+from gsb_tvm.schedules.float.parts import nest, spread
 from gsb_tvm.schedules.float.stages import Axis, Stage, loads, stride, uses
 from gsb_tvm.schedules.float.tiles import CHAINS, COLUMN_VECTORS, fitting_lanes
+from gsb_tvm.schedules.sharing import Share
 from gsb_tvm.schedules.vector import (
     Buffer,
     Expr,
@@ -42,39 +43,27 @@ COMBINE: dict[str, Callable[[Expr, Expr], Expr]] = {
 
 @dataclass(frozen=True)
 class Target:
-    """Where a stage is written: a buffer, and the coordinates of its first axes."""
+    """Where a stage is written: an argument, or scratch that holds one row."""
 
     buffer: Buffer
-    prefix: Sequence[Expr]
     is_output: bool
 
-    def put(self, value: Expr, rest: Sequence[Expr]) -> None:
-        """Write ``value`` at ``rest``, the coordinates of the other axes."""
-        at = [*self.prefix, *rest] or [index(0) for _ in self.buffer.shape]
+    def put(self, value: Expr, row: Sequence[Expr], rest: Sequence[Expr]) -> None:
+        """Write ``value`` at ``row``, its rows' coordinates, and ``rest``, the others."""
+        prefix = row if self.is_output else []
+        at = [*prefix, *rest] or [index(0) for _ in self.buffer.shape]
         T.buffer_store(self.buffer, value, at)
 
 
-@contextmanager
-def nest(axes: Sequence[Axis]) -> Iterator[list[Expr]]:
-    """Serial loops over ``axes``; yields their coordinates. An axis of extent 1 gets no loop."""
-    with ExitStack() as stack:
-        yield [
-            stack.enter_context(T.serial(index(0), index(axis.extent)))
-            if axis.extent > 1
-            else index(0)
-            for axis in axes
-        ]
+def vector_start(number: Expr, count: int, lanes: int) -> Expr:
+    """Start of vector ``number`` of those that cover ``count`` elements."""
+    start = number * index(lanes)
+    return start if count % lanes == 0 else bind(T.min(start, index(count - lanes)))
 
 
-@contextmanager
-def vectors(count: int, lanes: int) -> Iterator[Expr]:
-    """Loop over the starts of the vectors that cover ``count`` elements."""
-    if count <= lanes:
-        yield index(0)
-        return
-    with T.serial(index(0), index(-(-count // lanes))) as i:
-        start = i * index(lanes)
-        yield start if count % lanes == 0 else bind(T.min(start, index(count - lanes)))
+def extents(axes: Sequence[Axis]) -> list[int]:
+    """How far each axis runs."""
+    return [axis.extent for axis in axes]
 
 
 def _last_long(axes: Sequence[Axis]) -> int:
@@ -82,39 +71,58 @@ def _last_long(axes: Sequence[Axis]) -> int:
     return max((i for i, axis in enumerate(axes) if axis.extent > 1), default=0)
 
 
-def compute(stage: Stage, scope: Scope, out: Target, row: Sequence[Expr], lanes: int) -> None:
-    """Write ``stage`` at the coordinates ``row`` of its first axes into ``out``."""
+def compute(
+    stage: Stage,
+    scope: Scope,
+    out: Target,
+    row: Sequence[Expr],
+    lanes: int,
+    share: Share | None = None,
+) -> None:
+    """Write ``stage`` at the coordinates ``row`` of its first axes into ``out``.
+
+    All of it, or what falls to one part.
+    """
     if any(axis.extent > 1 for axis in stage.reduce):
-        _reduce(stage, scope, out, row, lanes)
+        _reduce(stage, scope, out, row, lanes, share)
         return
     single = [index(0) for _ in stage.reduce]
     axes = stage.axes[len(row) :]
     at = _last_long(axes)
     count = axes[at].extent if axes else 1
-    with nest(axes[:at]) as before:
 
-        def write(start: Expr, width: int) -> None:
-            with T.vectorized(index(0), index(width)) as lane:
-                rest = [*before, start + lane, *[index(0) for _ in axes[at + 1 :]]][: len(axes)]
-                out.put(scope.value(stage, [*row, *rest], single), rest)
+    def write(before: Sequence[Expr], start: Expr, width: int) -> None:
+        with T.vectorized(index(0), index(width)) as lane:
+            rest = [*before, start + lane, *[index(0) for _ in axes[at + 1 :]]][: len(axes)]
+            out.put(scope.value(stage, [*row, *rest], single), row, rest)
 
-        lanes = fitting_lanes(count, lanes)
-        whole = count if out.is_output else count // lanes * lanes
-        with vectors(whole, lanes) as start:
-            write(start, lanes)
+    lanes = fitting_lanes(count, lanes)
+    whole = count if out.is_output else count // lanes * lanes
+    with spread([*extents(axes[:at]), -(-whole // lanes)], share) as (*before, number):
+        write(before, vector_start(number, whole, lanes), lanes)
+    if whole == count:
+        return
+    with spread(extents(axes[:at]), share) as before:
         while whole < count:
             width = fitting_lanes(count - whole, lanes)
-            write(index(whole), width)
+            write(before, index(whole), width)
             whole += width
 
 
-def _reduce(stage: Stage, scope: Scope, out: Target, row: Sequence[Expr], lanes: int) -> None:
+def _reduce(
+    stage: Stage,
+    scope: Scope,
+    out: Target,
+    row: Sequence[Expr],
+    lanes: int,
+    share: Share | None,
+) -> None:
     if _along_columns(stage, scope, len(row)):
-        _reduce_columns(stage, scope, out, row, lanes)
+        _reduce_columns(stage, scope, out, row, lanes, share)
         return
-    with nest(stage.axes[len(row) :]) as rest:
+    with spread(extents(stage.axes[len(row) :]), share) as rest:
         total = _reduce_row(stage, scope, [*row, *rest], lanes)
-        out.put(total, rest)
+        out.put(total, row, rest)
 
 
 def _along_columns(stage: Stage, scope: Scope, rows: int) -> bool:
@@ -166,7 +174,7 @@ def _reduce_row(stage: Stage, scope: Scope, at: Sequence[Expr], lanes: int) -> E
     chains = max(1, min(CHAINS, count // lanes))
     acc = local((chains, lanes), stage.buffer.dtype)
     _start(acc, chains, lanes, stage.identity)
-    with nest(before) as outer:
+    with nest(extents(before)) as outer:
 
         def term(position: Expr) -> Expr:
             inner = [index(0) for _ in after]
@@ -201,7 +209,12 @@ def _reduce_row(stage: Stage, scope: Scope, at: Sequence[Expr], lanes: int) -> E
 
 
 def _reduce_columns(
-    stage: Stage, scope: Scope, out: Target, row: Sequence[Expr], lanes: int
+    stage: Stage,
+    scope: Scope,
+    out: Target,
+    row: Sequence[Expr],
+    lanes: int,
+    share: Share | None,
 ) -> None:
     """A reduction whose vectors run along its last kept axis: one pass per block of columns."""
     kept = stage.axes[len(row) :]
@@ -209,13 +222,14 @@ def _reduce_columns(
     count = kept[at].extent
     lanes = fitting_lanes(count, lanes)
     chains = min(COLUMN_VECTORS, -(-count // lanes))
-    width = chains * lanes
+    width = min(chains * lanes, count)
     acc = local((chains, lanes), stage.buffer.dtype)
     after = [index(0) for _ in kept[at + 1 :]]
-    with nest(kept[:at]) as before, vectors(count, min(width, count)) as base:
+    with spread([*extents(kept[:at]), -(-count // width)], share) as (*before, block):
+        base = vector_start(block, count, width)
         starts = [bind(T.min(base + index(c * lanes), index(count - lanes))) for c in range(chains)]
         _start(acc, chains, lanes, stage.identity)
-        with nest(stage.reduce) as reduced:
+        with nest(extents(stage.reduce)) as reduced:
 
             def term(column: Expr) -> Expr:
                 return scope.value(stage, [*row, *before, column, *after], reduced)
@@ -224,4 +238,4 @@ def _reduce_columns(
                 _accumulate(acc, chain, lanes, stage.combine, lambda i, s=start: term(s + i))
         for chain, start in enumerate(starts):
             with T.vectorized(index(0), index(lanes)) as lane:
-                out.put(acc[chain, lane], [*before, start + lane, *after])
+                out.put(acc[chain, lane], row, [*before, start + lane, *after])

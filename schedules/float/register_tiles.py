@@ -10,10 +10,12 @@ from tvm.ir import TensorLoad
 from tvm.script.ir_builder import tirx as T
 
 from gsb_tvm.schedules.float.expressions import Scope, index
-from gsb_tvm.schedules.float.loops import nest, vectors
+from gsb_tvm.schedules.float.loops import extents, vector_start
+from gsb_tvm.schedules.float.parts import coordinates, nest, span, spread
 from gsb_tvm.schedules.float.roles import Product
 from gsb_tvm.schedules.float.stages import Axis, Stage
 from gsb_tvm.schedules.float.tiles import fitting_lanes, product_tile
+from gsb_tvm.schedules.sharing import Share, phase
 from gsb_tvm.schedules.vector import Buffer, Expr, bind, load, local, splat, store, workspace
 from gsb_tvm.targets.profile import Profile
 
@@ -41,56 +43,65 @@ class Writer:
         self._rows = prod(axis.extent for axis in product.m)
         self._columns = prod(axis.extent for axis in product.n)
         self._depth = prod(axis.extent for axis in product.k)
+        self._batches = prod(axis.extent for axis in product.batch)
         self._lanes = fitting_lanes(self._columns, profile.lanes)
         registers = 32 if profile.has_avx512 or profile.has_neon else 16
         self._vectors = -(-self._columns // self._lanes)
         self._tile = product_tile(self._rows, self._vectors, registers)
 
     def emit(self) -> None:
-        """Write the loops."""
-        p, (height, width) = self._p, self._tile
-        whole, rest = divmod(self._vectors, width)
-        self._a_matrix = None if _in_place(p.a) else self._matrix(self._rows, self._depth)
+        """Write the phases: factors as matrices where they are none, then the product."""
+        p, (_, width) = self._p, self._tile
         long = [axis for axis in p.n if axis.extent > 1]
+        self._a_matrix = None if _in_place(p.a) else self._matrix(self._rows, self._depth)
         self._b_matrix = None if len(long) == 1 else self._matrix(self._depth, self._columns)
+        if self._a_matrix is not None or self._b_matrix is not None:
+            with phase() as share:
+                if self._a_matrix is not None:
+                    self._fill(self._a_matrix, p.m, p.k, p.a, share)
+                if self._b_matrix is not None:
+                    self._fill(self._b_matrix, p.k, p.n, p.b, share)
+        whole, rest = divmod(self._vectors, width)
+        with phase() as share:
+            self._scratch()
+            if whole:
+                self._column_tiles(index(0), whole, width, share)
+            if rest:
+                self._column_tiles(index(whole * width), 1, rest, share)
+
+    def _matrix(self, rows: int, columns: int) -> Buffer:
+        return workspace((self._batches, rows, columns), "float32")
+
+    def _scratch(self) -> None:
+        """A part's own panel of columns, and sums of a tile."""
+        height, width = self._tile
         self._panel = (
             workspace((self._depth, width, self._lanes), "float32") if self._rows > height else None
         )
         self._sums = workspace((height, width, self._lanes), "float32") if self._long else None
-        with nest(p.batch) as at:
-            self._batch = dict(zip((axis.var for axis in p.batch), at, strict=True))
-            if self._a_matrix is not None:
-                self._fill(self._a_matrix, p.m, p.k, self._at(p.a))
-            if self._b_matrix is not None:
-                self._fill(self._b_matrix, p.k, p.n, self._at(p.b))
-            if whole:
-                with T.serial(index(0), index(whole)) as tile:
-                    self._columns_tile(tile * index(width), width)
-            if rest:
-                self._columns_tile(index(whole * width), rest)
-
-    def _matrix(self, rows: int, columns: int) -> Buffer:
-        return workspace((rows, columns), "float32")
-
-    def _at(self, factor: Expr) -> Callable[[dict[Any, Expr]], Expr]:
-        return lambda env: self._scope.evaluate(factor, {**self._batch, **env})
 
     def _fill(
         self,
         matrix: Buffer,
         rows: Sequence[Axis],
         columns: Sequence[Axis],
-        factor: Callable[[dict[Any, Expr]], Expr],
+        factor: Expr,
+        share: Share,
     ) -> None:
         """Write ``factor`` out as a matrix, in vectors along the last of ``columns``."""
-        *outer, last = columns
+        *inner, last = columns
         lanes = fitting_lanes(last.extent, self._lanes)
-        with nest([*rows, *outer]) as at, vectors(last.extent, lanes) as start:
-            row, column = at[: len(rows)], [*at[len(rows) :], start]
+        outer = [*self._p.batch, *rows, *inner]
+        count = -(-last.extent // lanes)
+        with spread([*extents(outer), count], share) as (*at, number):
+            start = vector_start(number, last.extent, lanes)
             with T.vectorized(index(0), index(lanes)) as lane:
-                env = _env([*rows, *outer], at) | {last.var: start + lane}
-                place = [_flat(rows, row), _flat(columns, column) + lane]
-                T.buffer_store(matrix, factor(env), place)
+                env = _env(outer, at) | {last.var: start + lane}
+                place = [
+                    _flat(axes, [env[axis.var] for axis in axes])
+                    for axes in (self._p.batch, rows, columns)
+                ]
+                T.buffer_store(matrix, self._scope.evaluate(factor, env), place)
 
     def _starts(self, first: Expr, width: int) -> list[Expr]:
         """First column of each vector of a tile."""
@@ -99,32 +110,52 @@ class Writer:
             return starts
         return [bind(T.min(start, index(self._columns - self._lanes))) for start in starts]
 
-    def _columns_tile(self, first: Expr, width: int) -> None:
-        """All rows of ``width`` vectors of columns."""
-        starts = self._starts(first, width)
-        if self._panel is not None:
-            with self._deep() as (k, env):
-                for v, start in enumerate(starts):
-                    with T.vectorized(index(0), index(self._lanes)) as lane:
-                        T.buffer_store(self._panel, self._b(k, env, start + lane), [k, v, lane])
-        with vectors(self._rows, self._tile[0]) as row:
-            self._register_tile(row, starts)
+    def _column_tiles(self, first: Expr, tiles: int, width: int, share: Share) -> None:
+        """A part's units of ``tiles`` tiles of ``width`` vectors: one is a register tile.
+
+        Units run along the rows of a tile of columns, then along tiles, then along the batch; a
+        panel that two parts share is copied by each.
+        """
+        height = self._tile[0]
+        rows = -(-self._rows // height)
+        begin, end = span(share, self._batches * tiles * rows)
+        ceiling = tirx.floordiv(end + index(rows - 1), index(rows))
+        with T.serial(tirx.floordiv(begin, index(rows)), ceiling) as pair:
+            batch, tile = coordinates(pair, [self._batches, tiles])
+            self._batch = _split(self._p.batch, batch)
+            self._flat_batch = batch
+            starts = self._starts(first + tile * index(width), width)
+            self._copy_panel(starts)
+            from_row = T.max(begin - pair * index(rows), index(0))
+            to_row = T.min(end - pair * index(rows), index(rows))
+            with T.serial(bind(from_row), bind(to_row)) as row:
+                self._register_tile(vector_start(row, self._rows, height), starts)
+
+    def _copy_panel(self, starts: Sequence[Expr]) -> None:
+        if self._panel is None:
+            return
+        with self._deep() as (k, env):
+            for v, start in enumerate(starts):
+                with T.vectorized(index(0), index(self._lanes)) as lane:
+                    T.buffer_store(self._panel, self._b(k, env, start + lane), [k, v, lane])
 
     @contextmanager
     def _deep(self) -> Iterator[tuple[Expr, dict[Any, Expr]]]:
         """Loops over k: its flat index and its coordinates."""
-        with nest(self._p.k) as at:
+        with nest(extents(self._p.k)) as at:
             yield bind(_flat(self._p.k, at)), _env(self._p.k, at)
 
     def _b(self, k: Expr, env: dict[Any, Expr], column: Expr) -> Expr:
         if self._b_matrix is not None:
-            return self._b_matrix[k, column]
-        return self._at(self._p.b)({**env, **_split(self._p.n, column)})
+            return self._b_matrix[self._flat_batch, k, column]
+        env = {**self._batch, **env, **_split(self._p.n, column)}
+        return self._scope.evaluate(self._p.b, env)
 
     def _a(self, k: Expr, env: dict[Any, Expr], row: Expr) -> Expr:
         if self._a_matrix is not None:
-            return self._a_matrix[row, k]
-        return self._at(self._p.a)({**env, **_split(self._p.m, row)})
+            return self._a_matrix[self._flat_batch, row, k]
+        env = {**self._batch, **env, **_split(self._p.m, row)}
+        return self._scope.evaluate(self._p.a, env)
 
     def _register_tile(self, row: Expr, starts: Sequence[Expr]) -> None:
         height, lanes = self._tile[0], self._lanes
@@ -137,9 +168,9 @@ class Writer:
         if outer:
             totals = [local((len(starts), lanes), "float32") for _ in range(height)]
             self._clear(totals, tile)
-        with nest(outer) as chunk:
+        with nest(extents(outer)) as chunk:
             self._clear(acc, tile)
-            with nest(inner) as at:
+            with nest(extents(inner)) as at:
                 at = [*chunk, *at]
                 k, env = bind(_flat(self._p.k, at)), _env(self._p.k, at)
                 self._load_columns(columns, k, env, starts)
@@ -227,10 +258,4 @@ def _flat(axes: Sequence[Axis], at: Sequence[Expr]) -> Expr:
 
 def _split(axes: Sequence[Axis], position: Expr) -> dict[Any, Expr]:
     """Coordinates of a row-major position: inverse of :func:`_flat`."""
-    env = {}
-    step = prod(axis.extent for axis in axes)
-    for number, axis in enumerate(axes):
-        step //= axis.extent
-        value = position if step == 1 else tirx.floordiv(position, index(step))
-        env[axis.var] = value if number == 0 else tirx.floormod(value, index(axis.extent))
-    return env
+    return _env(axes, coordinates(position, extents(axes)))

@@ -4,6 +4,7 @@
 2. The leading axes that all remaining stages share, and along which each reads only its own
    coordinate, become the outer loops: a softmax or layer norm is finished row by row in cache.
 3. Within a row every stage is its own loop over vectors; see :mod:`.loops`.
+4. Rows are shared among threads, in one phase. Stages that share no rows get a phase each.
 """
 
 from collections.abc import Sequence
@@ -11,8 +12,10 @@ from math import prod
 from typing import Any
 
 from gsb_tvm.schedules.float.expressions import Scope
-from gsb_tvm.schedules.float.loops import Target, compute, needs_axis, nest
+from gsb_tvm.schedules.float.loops import Target, compute, extents, needs_axis
+from gsb_tvm.schedules.float.parts import spread
 from gsb_tvm.schedules.float.stages import Stage, calls, divides, loads, nodes, read, rewritten
+from gsb_tvm.schedules.sharing import phase
 from gsb_tvm.schedules.vector import Buffer, local, workspace
 from gsb_tvm.targets.profile import Profile
 
@@ -35,20 +38,34 @@ def emit(stages: list[Stage], buffers: dict[Any, Buffer], lanes: int) -> None:
     for old, new in buffers.items():
         scope.bind_buffer(old, new)
     kept = inline(stages, scope, buffers)
-    rows = _shared_rows(kept, scope, buffers)
-    outputs = []
-    for stage in kept:
+    rows = _shared_rows(kept, scope)
+    if rows:
+        with phase() as share:
+            outputs = _outputs(kept, scope, buffers, rows)
+            with spread(extents(kept[-1].axes[:rows]), share) as row:
+                for stage, out in zip(kept, outputs, strict=True):
+                    compute(stage, scope, out, row, lanes)
+        return
+    for stage, out in zip(kept, _outputs(kept, scope, buffers, 0), strict=True):
+        with phase() as share:
+            compute(stage, scope, out, [], lanes, share)
+
+
+def _outputs(
+    stages: list[Stage], scope: Scope, buffers: dict[Any, Buffer], rows: int
+) -> list[Target]:
+    """Where each stage is written: an argument, or scratch for one row that later stages read."""
+    targets = []
+    for stage in stages:
         if stage.buffer in buffers:
-            outputs.append(buffers[stage.buffer])
+            targets.append(Target(buffers[stage.buffer], is_output=True))
             continue
         shape = stage.shape[rows:] or (1,)
         place = local if prod(shape) <= _LOCAL_ELEMENTS else workspace
-        outputs.append(place(shape, stage.buffer.dtype))
-        scope.bind_rows(stage.buffer, outputs[-1], rows)
-    with nest(kept[-1].axes[:rows]) as row:
-        for stage, out in zip(kept, outputs, strict=True):
-            is_output = stage.buffer in buffers
-            compute(stage, scope, Target(out, row if is_output else [], is_output), row, lanes)
+        scratch = place(shape, stage.buffer.dtype)
+        scope.bind_rows(stage.buffer, scratch, rows)
+        targets.append(Target(scratch, is_output=False))
+    return targets
 
 
 def inline(stages: list[Stage], scope: Scope, buffers: dict[Any, Buffer]) -> list[Stage]:
@@ -87,12 +104,12 @@ def _is_cheap(stage: Stage) -> bool:
     return not names - _CHEAP_CALLS and not divides(stage.value)
 
 
-def _shared_rows(stages: list[Stage], scope: Scope, buffers: dict[Any, Buffer]) -> int:
+def _shared_rows(stages: list[Stage], scope: Scope) -> int:
     """Leading axes along which every stage reads other stages at its own coordinate only.
 
     An axis whose neighbours are contiguous for a stage stays out of them: its vectors need it.
     """
-    inner = [stage for stage in stages if stage.buffer not in buffers]
+    inner = stages[:-1]
     if not inner:
         return 0
     probe = Scope(dict(scope.sources))

@@ -15,6 +15,7 @@ from tvm.relax import op as R
 
 from gsb_tvm.schedules.float import RULES, product, rows, schedule
 from gsb_tvm.schedules.float.tiles import MAX_VECTORS, fitting_lanes, product_tile
+from gsb_tvm.schedules.sharing import MOST_PARTS, is_phase, statements, with_parts
 from gsb_tvm.targets.profile import Profile
 from tests.schedules.levels import LEVELS, profile_of, runnable
 
@@ -206,6 +207,27 @@ def test_close_numbers(level: Profile, name: str) -> None:
         want = _unscheduled(name, number, False)
         # 400 terms: 400 * 2**-24 = 2.4e-5 of the largest magnitude at worst.
         np.testing.assert_allclose(got, want, rtol=0, atol=2.4e-5 * np.abs(want).max())
+
+
+@pytest.mark.parametrize("parts", [2, 7, MOST_PARTS])
+@pytest.mark.parametrize("name", [*EXACT, *CLOSE])
+def test_parts_do_the_whole_work(name: str, parts: int) -> None:
+    """The same numbers to the last bit, however many parts there are: each sum is one part's."""
+    level = profile_of("llvm -mcpu=x86-64")
+    for func in _functions(name):
+        scheduled = schedule(func, level)
+        inputs = _inputs(func, 3, exact=name in EXACT)
+        whole = _call(_compile(scheduled, level), func, inputs)
+        shared = _call(_compile(with_parts(scheduled, parts), level), func, inputs)
+        np.testing.assert_array_equal(shared, whole)
+
+
+@pytest.mark.parametrize("name", [*EXACT, *CLOSE])
+def test_kernels_are_phases_and_scratch(name: str) -> None:
+    for func in _functions(name):
+        *scratch, last = statements(schedule(func, profile_of("llvm -mcpu=x86-64")))
+        assert is_phase(last)
+        assert all(is_phase(each) or isinstance(each, tvm.tirx.AllocBuffer) for each in scratch)
 
 
 @settings(max_examples=12, deadline=None, derandomize=True)
