@@ -1,7 +1,5 @@
 """The version of this package, and the pair of TVM packages that it works with."""
 
-from importlib.metadata import PackageNotFoundError, version
-
 from gsb_tvm.dialect.errors import ToolchainError
 
 PACKAGE = "0.1.0"
@@ -18,6 +16,8 @@ CURE = f'pip install "apache-tvm=={TVM}" "apache-tvm-ffi>={TVM_FFI}.post0,<0.1.1
 
 def installed(package: str) -> str:
     """Version of an installed package, or "" where it is not installed; imports nothing of it."""
+    from importlib.metadata import PackageNotFoundError, version  # 16 ms that few need
+
     try:
         return version(package)
     except PackageNotFoundError:

@@ -7,7 +7,7 @@ from gsb_tvm.targets import llvm, missing_here, resolve
 from gsb_tvm.targets.features import LINUX_NAMES, emitted, linux_names
 from gsb_tvm.targets.host import Host, host
 from gsb_tvm.targets.native import native_cpu
-from gsb_tvm.targets.resolve import resolve_for
+from gsb_tvm.targets.resolution import resolve_for
 from gsb_tvm.targets.spec import parse
 
 

@@ -7,7 +7,7 @@ from gsb_tvm.dialect.errors import TargetError
 from gsb_tvm.targets import llvm, resolve
 from gsb_tvm.targets.features import BASELINE
 from gsb_tvm.targets.host import Host
-from gsb_tvm.targets.resolve import resolve_for
+from gsb_tvm.targets.resolution import resolve_for
 from gsb_tvm.targets.spec import parse
 
 X86 = Host("x86_64", "GenuineIntel", frozenset({"cmov", "sse", "sse2"}), 2, 0, 0, 0)
