@@ -9,6 +9,7 @@ from gsb_tvm.passes.fuse_binarize import FuseBinarize
 from gsb_tvm.passes.fuse_dense_steps import FuseDenseSteps
 from gsb_tvm.passes.fuse_lattices import FuseLattices
 from gsb_tvm.passes.fuse_layer_norm import FuseLayerNorm
+from gsb_tvm.passes.fuse_patches import FusePatches
 from gsb_tvm.passes.lower_packed import LowerPacked
 from gsb_tvm.passes.pack_attention import PackAttention
 from gsb_tvm.passes.pack_dense import PackDense
@@ -48,6 +49,7 @@ def packing_passes(profile: Profile) -> list[Pass]:
         FoldThresholds(),
         DropZeroPlanes(),
         FuseBinarize(),
+        FusePatches(),
         transform.DeadCodeElimination(),
     ]
 

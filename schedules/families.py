@@ -9,6 +9,7 @@ from gsb_tvm.dialect.specs import (
     BatchMatmul,
     Binarize,
     Dense,
+    Patches,
     ValuePlanes,
 )
 from gsb_tvm.schedules.attention_planes import kernel as attention_planes
@@ -16,6 +17,7 @@ from gsb_tvm.schedules.attention_value import kernel as attention_value
 from gsb_tvm.schedules.batch_matmul import kernel as batch_matmul
 from gsb_tvm.schedules.binarize import kernel as binarize
 from gsb_tvm.schedules.dense import kernel as dense
+from gsb_tvm.schedules.patches import kernel as patches
 from gsb_tvm.schedules.value_planes import kernel as value_planes
 from gsb_tvm.targets import Profile
 
@@ -25,6 +27,7 @@ _FAMILIES: Mapping[type, Callable[[Any, Profile], Any]] = {
     BatchMatmul: batch_matmul,
     Binarize: binarize,
     Dense: dense,
+    Patches: patches,
     ValuePlanes: value_planes,
 }
 

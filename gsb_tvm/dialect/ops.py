@@ -9,8 +9,9 @@ Recognised, still on floats (tensors hold -1, 0, +1 or 0, 1):
 
 Packed, on words: ``gsb.binarize, gsb.dense, gsb.value_planes, gsb.attention_planes,
 gsb.attention_value, gsb.batch_matmul``; attribute ``spec``, see :mod:`gsb_tvm.dialect.specs`.
+Of the same form, on floats: ``gsb.patches``.
 
-The first three legalise to Relax operators, the packed ones to a call of the NumPy oracle, so a
+The first three legalise to Relax operators, those with a spec to a call of the NumPy oracle, so a
 module can be run after any pass. Kernels replace the packed operators before that happens.
 """
 
@@ -30,6 +31,7 @@ from gsb_tvm.dialect.specs import (
     BatchMatmul,
     Binarize,
     Dense,
+    Patches,
     Tensor,
     ValuePlanes,
     decode,
@@ -47,6 +49,7 @@ PACKED = {
     AttentionPlanes: "gsb.attention_planes",
     AttentionValue: "gsb.attention_value",
     BatchMatmul: "gsb.batch_matmul",
+    Patches: "gsb.patches",
 }
 _PACKED_NAMES = frozenset(PACKED.values())
 _COMPARISONS = {

@@ -29,6 +29,7 @@ from gsb_tvm.dialect.specs import (
     Dense,
     Kind,
     Operand,
+    Patches,
     ValuePlanes,
 )
 
@@ -178,6 +179,25 @@ def _batch_matmul(spec: BatchMatmul, t: Arrays) -> list[Array]:
     return [out.astype(np.float32)]
 
 
+def _patches(spec: Patches, t: Arrays) -> list[Array]:
+    (down, across), (height, width) = spec.grid, spec.patch
+    image = t["image"][:, :, : down * height, : across * width]
+    cut = image.reshape(spec.batch, spec.channels, down, height, across, width)
+    patches = cut.transpose(0, 2, 4, 1, 3, 5).reshape(spec.batch, down * across, spec.depth)
+    weight = t["weight"].astype(np.float32)
+    if spec.lattice:
+        weight = weight * t["scale"]
+    y = (patches.astype(np.float64) @ weight.astype(np.float64)).astype(np.float32)
+    if spec.bias:
+        y = y + t["bias"]
+    if spec.position:
+        y = y + t["position"]
+    if spec.prefix:
+        rows = np.broadcast_to(t["rows"], (spec.batch, *t["rows"].shape))
+        y = np.concatenate([rows, y], axis=1)
+    return [y]
+
+
 _MEANING: dict[type, Callable[[Any, Arrays], list[Array]]] = {
     Binarize: _binarize,
     Dense: _dense,
@@ -185,4 +205,5 @@ _MEANING: dict[type, Callable[[Any, Arrays], list[Array]]] = {
     AttentionPlanes: _attention_planes,
     AttentionValue: _attention_value,
     BatchMatmul: _batch_matmul,
+    Patches: _patches,
 }

@@ -17,6 +17,7 @@ import msgspec
 
 from gsb_tvm.dialect.attention_specs import AttentionPlanes, AttentionValue, ValuePlanes, spread_of
 from gsb_tvm.dialect.bits import WORD_BITS, Rows, words
+from gsb_tvm.dialect.patch_specs import Patches
 from gsb_tvm.dialect.planes import Compare, Kind, Tensor, plane
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "Dense",
     "Kind",
     "Operand",
+    "Patches",
     "Spec",
     "Step",
     "Tensor",
@@ -199,7 +201,15 @@ class BatchMatmul:
 
 _SPECS = {
     cls.__name__: cls
-    for cls in (Binarize, Dense, ValuePlanes, AttentionPlanes, AttentionValue, BatchMatmul)
+    for cls in (
+        Binarize,
+        Dense,
+        ValuePlanes,
+        AttentionPlanes,
+        AttentionValue,
+        BatchMatmul,
+        Patches,
+    )
 }
 
 
