@@ -3,7 +3,8 @@
 ``o = w[0, 0] * (P_0 . V_0) + C``; C sums the products of all other pairs of planes. Masks of values
 and of attention are nearly empty as a rule: their products are lists of adds. Above a number of set
 bits (:mod:`tiles <gsb_tvm.schedules.attention_value.tiles>`), decided per head and separately for
-the two, they are dense products of planes; both ways are exact in their integers.
+the two, they are dense products of planes; both ways are exact in their integers. Parts share the
+heads of all images.
 
 Weights are ``fl(p_scale * v_scale)``; every other step is a rounded float32 product or sum. With n
 terms added to C for an element (set bits met, or pairs of planes), the error of o is at most
@@ -24,6 +25,8 @@ from gsb_tvm.schedules.attention_value.planes import row_counts, set_bits, turn
 from gsb_tvm.schedules.attention_value.product import Planes, product
 from gsb_tvm.schedules.attention_value.tiles import limits
 from gsb_tvm.schedules.attention_value.transpose import transpose
+from gsb_tvm.schedules.sharing import phase
+from gsb_tvm.schedules.slots import Flag
 from gsb_tvm.targets.profile import Profile
 
 
@@ -33,10 +36,18 @@ def kernel(spec: AttentionValue, profile: Profile) -> tirx.PrimFunc:
 
     def body(*buffers: Buffer) -> None:
         named = {name: buffer for (name, _, _), buffer in zip(tensors, buffers, strict=True)}
-        if "out_zeros" in named:
-            v.put(named["out_zeros"], T.int32(0), 0)
-        with T.serial(spec.v.batch) as batch, T.serial(spec.v.groups) as head:
-            _Work(Head(spec, profile, named, batch, head)).emit()
+        zeros = Flag(named["out_zeros"]) if "out_zeros" in named else None
+        with phase() as share:
+            missing = v.local((1,), "uint32")
+            v.put(missing, T.uint32(0), 0)
+            start, end = share.span(spec.v.batch * spec.v.groups)
+            with T.serial(start, end) as unit:
+                batch, head = v.bind(unit // spec.v.groups), v.bind(unit % spec.v.groups)
+                _Work(Head(spec, profile, named, batch, head)).emit(missing)
+            if zeros is not None:
+                zeros.put(share, missing[0])
+        if zeros is not None:
+            zeros.write()
 
     return v.prim_func(tensors, body)
 
@@ -56,12 +67,12 @@ class _Work:
         self.sums = v.workspace((head.padded, channels), "float32") if self.corrected else None
         self.by_channel = v.workspace((WORD, head.padded), "float32") if spec.v_groups > 1 else None
 
-    def emit(self) -> None:
-        """Every step in order."""
+    def emit(self, missing: Buffer) -> None:
+        """Every step in order; bits of zeros that are written gather in ``missing``, uint32[1]."""
         head = self.head
         turn(head, self.positive, T.int32(0), head.value_bits)
         dense = self._corrections() if self.corrected else T.bool(False)
-        self._base(dense)
+        self._base(dense, missing)
 
     def _corrections(self) -> Expr:
         """Fill ``sums``; returns whether the nonzero values were turned."""
@@ -149,7 +160,7 @@ class _Work:
 
         product(self.head, Planes(g, r, self.positive, nonzero, self.counts), add)
 
-    def _base(self, dense: Expr) -> None:
+    def _base(self, dense: Expr, missing: Buffer) -> None:
         """Base product, corrections, shift, comparison, output."""
         head = self.head
         outputs = Outputs(head, self.sums)
@@ -170,7 +181,7 @@ class _Work:
                         self._turn_nonzero()
                     planes = Planes(base, base, self.positive, self.nonzero, self.counts)
                     product(head, planes, outputs.consume)
-        outputs.finish()
+        outputs.finish(missing)
 
 
 def _clear(buffer: Buffer) -> None:

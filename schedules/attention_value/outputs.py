@@ -79,8 +79,7 @@ class Outputs:
             zeros = T.Select(row < head.tokens, zeros, T.uint32(0))
         v.put(self.zeros, self.zeros[0] | zeros, 0)
 
-    def finish(self) -> None:
-        """Raise the flag where this head met a zero."""
+    def finish(self, missing: Buffer) -> None:
+        """Add the zeros of this head to ``missing``, uint32[1]."""
         if self.zeros is not None:
-            with T.If(self.zeros[0] != T.uint32(0)), T.Then():
-                v.put(self.head.named["out_zeros"], T.int32(1), 0)
+            v.put(missing, missing[0] | self.zeros[0], 0)

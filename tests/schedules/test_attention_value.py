@@ -15,6 +15,7 @@ from gsb_tvm.dialect.specs import AttentionValue, Compare, Kind
 from gsb_tvm.schedules.attention_value import kernel
 from gsb_tvm.schedules.attention_value.tiles import choose, limits
 from gsb_tvm.targets import resolve
+from tests.schedules.cuts import CUTS, WHOLE, Cut
 from tests.schedules.levels import runnable
 
 LEVELS = {
@@ -47,9 +48,9 @@ COMPARES = [
 
 
 @cache
-def compiled(spec: AttentionValue, target: str) -> Any:
+def compiled(spec: AttentionValue, target: str, cut: Cut = WHOLE) -> Any:
     profile = resolve(target)
-    module = tvm.IRModule({"main": kernel(spec, profile)})
+    module = tvm.IRModule({"main": cut(kernel(spec, profile))})
     return tvm.compile(module, target=profile.tvm_target())
 
 
@@ -87,11 +88,13 @@ def arguments(
     return tensors
 
 
-def run(spec: AttentionValue, target: str, inputs: list[np.ndarray]) -> list[np.ndarray]:
+def run(
+    spec: AttentionValue, target: str, inputs: list[np.ndarray], cut: Cut = WHOLE
+) -> list[np.ndarray]:
     """Outputs of the kernel, which began as 7s, without padding tokens."""
     outputs = [np.full(shape, 7, dtype) for _, shape, dtype in spec.outputs()]
     tensors = [tvm.runtime.tensor(x) for x in [*inputs, *outputs]]
-    compiled(spec, target)["main"](*tensors)
+    compiled(spec, target, cut)["main"](*tensors)
     return real([tensor.numpy() for tensor in tensors[len(inputs) :]], spec)
 
 
@@ -99,13 +102,13 @@ def real(outputs: list[np.ndarray], spec: AttentionValue) -> list[np.ndarray]:
     return [x[..., : spec.v.tokens] if x.dtype == np.uint32 else x for x in outputs]
 
 
-def check(spec: AttentionValue, target: str, number: int) -> None:
+def check(spec: AttentionValue, target: str, number: int, cut: Cut = WHOLE) -> None:
     rng = np.random.default_rng(number)
     for densities in DENSITIES:
         for zeros in (False, True) if spec.value_kind is Kind.MASKED else (False,):
             inputs = arguments(spec, rng, densities, zeros)
             expected = real(oracle.compute(spec, inputs), spec)
-            for got, want in zip(run(spec, target, inputs), expected, strict=True):
+            for got, want in zip(run(spec, target, inputs, cut), expected, strict=True):
                 np.testing.assert_array_equal(got, want, err_msg=f"{spec} {densities} {zeros}")
 
 
@@ -145,9 +148,9 @@ def test_any_shape(level: str) -> None:
 
     @seed(30)
     @settings(max_examples=12, deadline=None, database=None)
-    @given(specs(), st.integers(0, 2**31))
-    def examine(spec: AttentionValue, number: int) -> None:
-        check(spec, LEVELS[level], number)
+    @given(specs(), st.integers(0, 2**31), CUTS)
+    def examine(spec: AttentionValue, number: int, cut: Cut) -> None:
+        check(spec, LEVELS[level], number, cut)
 
     examine()
 
