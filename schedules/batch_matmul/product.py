@@ -3,6 +3,9 @@
 Lanes are tokens of b, neighbours of one word; words of a are broadcast. Integers are exact per
 pair. A pair's weight is ``fl(a_scale * b_scale)``; products and the running sum over P pairs are
 rounded to float32, so ``|y - exact| <= (P + 1) * 2**-24 * sum |weight * dot|`` up to second order.
+
+Parts share the row tiles of every batch element, and each counts the set bits of all rows for
+itself. Rows that two tiles have in common are written twice with the same numbers.
 """
 
 from collections.abc import Sequence
@@ -17,6 +20,7 @@ from gsb_tvm.schedules import vector as v
 from gsb_tvm.schedules.batch_matmul.formula import Form, Term, Words, form
 from gsb_tvm.schedules.batch_matmul.tiles import LANES, Tile, choose
 from gsb_tvm.schedules.counting import count_words, dot_of
+from gsb_tvm.schedules.sharing import Share, phase
 from gsb_tvm.targets.profile import Profile
 
 Buffer = v.Buffer
@@ -54,20 +58,26 @@ def kernel(spec: BatchMatmul, profile: Profile) -> tirx.PrimFunc:
 
     def body(*buffers: Buffer) -> None:
         named = dict(zip(names, buffers, strict=True))
-        flags = [named[name] for name in names if name.endswith("_zeros")]
-        if not flags:
-            _Product(spec, profile, named, masked=False).emit()
-            return
-        any_zero = flags[0][0]
-        for flag in flags[1:]:
-            any_zero = any_zero | flag[0]
-        with T.If(any_zero == 0):
-            with T.Then():
-                _Product(spec, profile, named, masked=False).emit()
-            with T.Else():
-                _Product(spec, profile, named, masked=True).emit()
+        with phase() as share:
+            _part(spec, profile, named, share)
 
     return v.prim_func(spec.inputs() + spec.outputs(), body)
+
+
+def _part(spec: BatchMatmul, profile: Profile, named: dict[str, Buffer], share: Share) -> None:
+    """One part: exact with zeros where a flag says that there are any."""
+    flags = [named[name] for name, _, _ in spec.inputs() if name.endswith("_zeros")]
+    if not flags:
+        _Product(spec, profile, named, masked=False).emit(share)
+        return
+    any_zero = flags[0][0]
+    for flag in flags[1:]:
+        any_zero = any_zero | flag[0]
+    with T.If(any_zero == 0):
+        with T.Then():
+            _Product(spec, profile, named, masked=False).emit(share)
+        with T.Else():
+            _Product(spec, profile, named, masked=True).emit(share)
 
 
 class _Product:
@@ -102,8 +112,9 @@ class _Product:
             for i, kind in enumerate(kinds)
         ]
 
-    def emit(self) -> None:
+    def emit(self, share: Share) -> None:
         """Loops over batch, columns and rows; columns are cut into blocks of nearly equal width."""
+        tiles = share.span(-(-self.spec.a.tokens // self.tile.rows))
         vectors = -(-self.spec.b.tokens // LANES)
         blocks = -(-vectors // self.tile.vectors)
         width, wider = divmod(vectors, blocks)
@@ -114,15 +125,15 @@ class _Product:
                 self._count_rows(plane, side, batch)
             if wider:
                 with T.serial(wider) as block:
-                    self._rows(batch, v.bind(block * ((width + 1) * LANES)), width + 1)
+                    self._rows(tiles, batch, v.bind(block * ((width + 1) * LANES)), width + 1)
             with T.serial(blocks - wider) as block:
                 start = wider * (width + 1) * LANES
-                self._rows(batch, v.bind(block * (width * LANES) + start), width)
+                self._rows(tiles, batch, v.bind(block * (width * LANES) + start), width)
 
-    def _rows(self, batch: Expr, column: Expr, vectors: int) -> None:
-        """Tiles below each other; the last rows overlap the ones before."""
+    def _rows(self, tiles: tuple[Expr, Expr], batch: Expr, column: Expr, vectors: int) -> None:
+        """A part's tiles below each other; the last rows of all overlap the ones before."""
         tokens, rows = self.spec.a.tokens, self.tile.rows
-        with T.serial(-(-tokens // rows)) as i:
+        with T.serial(*tiles) as i:
             row = v.bind(T.min(i * rows, tokens - rows))
             self._tile(batch, row, column, vectors)
 

@@ -15,6 +15,7 @@ from gsb_tvm.dialect.specs import BatchMatmul, Kind
 from gsb_tvm.schedules.batch_matmul import kernel
 from gsb_tvm.schedules.batch_matmul.tiles import UNROLLED, choose
 from gsb_tvm.targets import resolve
+from tests.schedules.cuts import CUTS, WHOLE, Cut
 from tests.schedules.levels import runnable
 
 LEVELS = {
@@ -29,9 +30,9 @@ DRAWS = 8
 
 
 @cache
-def compiled(spec: BatchMatmul, target: str) -> Any:
+def compiled(spec: BatchMatmul, target: str, cut: Cut = WHOLE) -> Any:
     profile = resolve(target)
-    module = tvm.IRModule({"main": kernel(spec, profile)})
+    module = tvm.IRModule({"main": cut(kernel(spec, profile))})
     return tvm.compile(module, target=profile.tvm_target())
 
 
@@ -62,13 +63,15 @@ def arguments(spec: BatchMatmul, rng: np.random.Generator, zeros: bool) -> list[
     return tensors
 
 
-def check(spec: BatchMatmul, target: str, number: int, draws: int = DRAWS) -> None:
+def check(
+    spec: BatchMatmul, target: str, number: int, draws: int = DRAWS, cut: Cut = WHOLE
+) -> None:
     rng = np.random.default_rng(number)
     for draw in range(draws):
         inputs = arguments(spec, rng, zeros=draw % 2 == 1)
         expected = oracle.compute(spec, inputs)[0]
         tensors = [tvm.runtime.tensor(x) for x in [*inputs, np.full_like(expected, np.nan)]]
-        compiled(spec, target)["main"](*tensors)
+        compiled(spec, target, cut)["main"](*tensors)
         np.testing.assert_array_equal(tensors[-1].numpy(), expected)
 
 
@@ -105,9 +108,9 @@ def test_any_shape(level: str) -> None:
 
     @seed(20)
     @settings(max_examples=13, deadline=None, database=None)
-    @given(specs(), st.integers(0, 2**31))
-    def run(spec: BatchMatmul, number: int) -> None:
-        check(spec, LEVELS[level], number)
+    @given(specs(), st.integers(0, 2**31), CUTS)
+    def run(spec: BatchMatmul, number: int, cut: Cut) -> None:
+        check(spec, LEVELS[level], number, cut=cut)
 
     run()
 
