@@ -9,9 +9,12 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from gsb_tvm.schedules import vector as v
+from gsb_tvm.schedules.families import kernel
 from gsb_tvm.schedules.sharing import MOST_PARTS, Share, is_phase, phase, statements, with_parts
 from gsb_tvm.schedules.slots import Flag, Slots
+from tests.schedules import campaign
 from tests.schedules.cuts import Cut
+from tests.schedules.levels import LEVELS, profile_of
 
 COUNT = 20
 
@@ -93,3 +96,15 @@ def test_a_kernel_as_written_is_one_part() -> None:
     func = reversed_through_scratch()
     assert sum(map(is_phase, statements(func))) == 2
     tvm.ir.assert_structural_equal(func, with_parts(func, 1))
+
+
+@pytest.mark.parametrize("level", [*LEVELS, "cortex-a72 -mtriple=aarch64-linux-gnu"])
+@pytest.mark.parametrize("name", campaign.FAMILIES)
+def test_kernels_are_nothing_but_scratch_and_phases(name: str, level: str) -> None:
+    """Anything else would be done by no part, or once by each."""
+    family, profile = campaign.FAMILIES[name], profile_of(f"llvm -mcpu={level}")
+    for case in campaign.sample(family.cases(profile), 8, 0):
+        func = kernel(family.spec(case), profile)
+        work = [s for s in statements(func) if not isinstance(s, tirx.AllocBuffer)]
+        assert work
+        assert all(map(is_phase, work))
