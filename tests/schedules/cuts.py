@@ -39,10 +39,13 @@ def _backwards(func: tirx.PrimFunc) -> tirx.PrimFunc:
 
 
 def _turned(phase: Any) -> Any:
-    """``for part: body`` as ``for i: part = parts - 1 - i; body``."""
+    """``for part: body`` as ``for i: part = parts - 1 - i; body``.
+
+    As ``parts + ~i``, of which TVM knows nothing: it simplifies ``(1 - i) % 2`` to ``i``.
+    """
     parts, loop = phase.loop_var, phase.body
     i = tirx.Var("i", "int32")
-    body = tirx.stmt_seq(tirx.Bind(loop.loop_var, parts - 1 - i), loop.body)
+    body = tirx.stmt_seq(tirx.Bind(loop.loop_var, parts + tirx.bitwise_not(i)), loop.body)
     inner = tirx.For(i, loop.min, loop.extent, loop.kind, body)
     return tirx.For(
         parts, phase.min, phase.extent, phase.kind, inner, annotations=phase.annotations
