@@ -1,0 +1,1 @@
+"""What benchmarks share: samples, the machine, arguments, where figures go, pictures."""
