@@ -1,0 +1,135 @@
+"""Timing kernels and limits in turn, so that both see the same machine."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import tvm
+from tvm import tirx
+
+from gsb_tvm.targets import Profile
+from limits import clock, loops
+from limits.kernels import Bound, Kernel
+from measuring.machine import held, preferred
+
+Seconds = Callable[[], float]
+"""Runs a kernel for a while and returns the seconds of one call."""
+
+
+class Result(msgspec.Struct, frozen=True):
+    """One kernel's figures: medians over the rounds.
+
+    Attributes
+    ----------
+    rate
+        Multiply-accumulates or bytes a second, as ``unit`` says.
+    per_cycle
+        The same a cycle; None where the clock is not known.
+    share
+        Of the limit's rate in the same round.
+    """
+
+    name: str
+    shape: str
+    calls: int
+    microseconds: float
+    unit: str
+    rate: float
+    per_cycle: float | None
+    bytes_per_second: float
+    limit: str
+    limit_rate: float
+    share: float
+    low_share: float
+    high_share: float
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """How to time."""
+
+    count: int
+    seconds: float
+    priority: int
+    lock: Path | None
+
+
+def seconds_of(
+    func: tirx.PrimFunc, arrays: Sequence[np.ndarray], profile: Profile, seconds: float
+) -> Seconds:
+    """Compile a kernel; each timing takes about ``seconds``. TVM's own loop makes the calls."""
+    compiled = tvm.compile(tvm.IRModule({"main": func}), target=profile.tvm_target()).jit()
+    arguments = [tvm.runtime.tensor(array) for array in arrays]
+
+    def timed(number: int) -> float:
+        evaluate = compiled.time_evaluator("main", tvm.cpu(), number=number, repeat=1)
+        return evaluate(*arguments).mean
+
+    once = max(timed(1), 1e-7)
+    number = max(1, round(seconds / min(once, timed(max(1, int(1e-3 / once))))))
+    return lambda: timed(number)
+
+
+def measure(
+    kernels: Sequence[Kernel], profile: Profile, rounds: Rounds
+) -> tuple[list[Result], float | None]:
+    """Figures of every kernel, in the given order, and the frequency of the core in Hz."""
+
+    def prepared(func: tirx.PrimFunc, arrays: Sequence[np.ndarray]) -> Seconds:
+        return seconds_of(func, arrays, profile, rounds.seconds)
+
+    ticking = prepared(clock.chain(), clock.arrays())
+    limits = [limit_of(kernel, profile) for kernel in kernels]
+    pairs = [
+        (prepared(kernel.func, kernel.arrays), prepared(limit.func, limit.arrays))
+        for kernel, limit in zip(kernels, limits, strict=True)
+    ]
+    samples = np.empty((rounds.count, len(kernels), 3))
+    for number in range(rounds.count):
+        with held(rounds.lock), preferred(rounds.priority):
+            for place, (kernel, limit) in enumerate(pairs):
+                samples[number, place] = ticking(), limit(), kernel()
+    results = [
+        _result(kernel, limit, samples[:, place], profile)
+        for place, (kernel, limit) in enumerate(zip(kernels, limits, strict=True))
+    ]
+    cycles = clock.cycles(profile)
+    return results, None if cycles is None else cycles / float(np.median(samples[:, :, 0]))
+
+
+def limit_of(kernel: Kernel, profile: Profile) -> loops.Loop:
+    """The loop that a kernel is held against."""
+    if kernel.bound is Bound.COUNTING:
+        return loops.counting(profile)
+    if kernel.bound is Bound.MULTIPLYING:
+        return loops.multiply_adds(profile)
+    return loops.reading(profile, kernel.floats)
+
+
+def _result(kernel: Kernel, limit: loops.Loop, samples: np.ndarray, profile: Profile) -> Result:
+    """``samples`` holds seconds of clock, limit and kernel, (rounds, 3) float64."""
+    ticks, limit_seconds, seconds = samples.T
+    reads = kernel.bound is Bound.READING
+    work = 4.0 * kernel.floats if reads else float(kernel.macs)
+    shares = (work / seconds) / (limit.work / limit_seconds)
+    cycles = clock.cycles(profile)
+    per_cycle = None if cycles is None else float(np.median(work / (seconds * (cycles / ticks))))
+    low, share, high = (float(x) for x in np.percentile(shares, [25, 50, 75]))
+    median = float(np.median(seconds))
+    return Result(
+        kernel.name,
+        kernel.shape,
+        kernel.calls,
+        median * 1e6,
+        "B" if reads else "MAC",
+        work / median,
+        per_cycle,
+        kernel.bytes / median,
+        limit.name,
+        limit.work / float(np.median(limit_seconds)),
+        share,
+        low,
+        high,
+    )
