@@ -41,7 +41,7 @@ class Preparations:
     def __init__(self, say: Say) -> None:
         self._say = say
         self._done: dict[tuple[str, str], Prepared | Failed] = {}
-        self._verified: dict[str, Verified | Failed] = {}
+        self._verified: dict[tuple[str, int], Verified | Failed] = {}
 
     def prepared(self, job: Job) -> Prepared | Failed:
         """Files of an engine, or why there are none."""
@@ -53,10 +53,11 @@ class Preparations:
 
     def verified(self, job: Job) -> Verified | Failed:
         """Comparison of our artefact with ONNX Runtime."""
-        if job.artefact not in self._verified:
-            self._say(f"verifying {job.engine}, batch {job.batch}")
-            self._verified[job.artefact] = ask(job, "verify")
-        return self._verified[job.artefact]
+        key = (job.artefact, job.threads)
+        if key not in self._verified:
+            self._say(f"verifying {job.engine}, batch {job.batch}, threads {job.threads}")
+            self._verified[key] = ask(job, "verify")
+        return self._verified[key]
 
 
 def _all_cores() -> tuple[int, ...]:

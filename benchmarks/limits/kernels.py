@@ -10,6 +10,7 @@ import numpy as np
 from tvm import relax, tirx
 
 from gsb_tvm.dialect.ops import is_packed, spec_of
+from gsb_tvm.dialect.phases import SPEC
 from gsb_tvm.dialect.specs import (
     AttentionPlanes,
     AttentionValue,
@@ -20,7 +21,6 @@ from gsb_tvm.dialect.specs import (
 )
 from gsb_tvm.frontend.importer import load
 from gsb_tvm.passes import pipeline
-from gsb_tvm.passes.lower_packed import FAMILY
 from gsb_tvm.passes.report import Row, layer_rows
 from gsb_tvm.schedules.families import kernel
 from gsb_tvm.targets import Profile
@@ -165,4 +165,4 @@ def _is_float_product(value: Any, module: Any) -> bool:
         return False
     name = value.args[0].name_hint
     is_product = "matmul" in name or "conv2d" in name
-    return is_product and FAMILY not in (module[value.args[0]].attrs or {})
+    return is_product and SPEC not in (module[value.args[0]].attrs or {})
