@@ -30,9 +30,8 @@ from comparison.table import LEGEND, table, title
 from gsb_tvm import console
 from gsb_tvm.command import Parser, run
 from gsb_tvm.dialect.errors import ExitCode, TargetError, UsageError
-from gsb_tvm.targets import missing_here, resolve
 from measuring.arguments import add_outputs, add_timing, at_least, check_outputs, numbers
-from measuring.machine import choose_cores, cpu_name
+from measuring.machine import choose_cores, cpu_name, runnable
 from measuring.output import say, write_json
 
 PRESETS = ("deit-tiny", "deit-small", "deit-base", "mini", "mini64")
@@ -160,10 +159,7 @@ def target_of(args: argparse.Namespace) -> str:
     if not isa.is_runnable(args.isa):
         raise TargetError(f"--isa: this machine does not have {args.isa}.")
     target = args.target or isa.target_of(args.isa)
-    if lacks := missing_here(resolve(target)):
-        raise TargetError(
-            f"{target}: this machine lacks {', '.join(lacks)}, so nothing can be timed on it."
-        )
+    runnable(target)
     return target
 
 

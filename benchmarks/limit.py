@@ -19,11 +19,11 @@ from typing import Any
 
 from gsb_tvm import console
 from gsb_tvm.command import Parser, run
-from gsb_tvm.dialect.errors import ExitCode, TargetError, UsageError
-from gsb_tvm.targets import Profile, missing_here, resolve
+from gsb_tvm.dialect.errors import ExitCode, UsageError
 from measuring.arguments import add_outputs, add_timing, at_least, check_outputs
-from measuring.machine import choose_cores, cpu_name, pinned
+from measuring.machine import choose_cores, cpu_name, pinned, runnable
 from measuring.output import say, write_json
+from measuring.rounds import rounds_of
 
 PRESETS = ("deit-tiny", "deit-small", "deit-base", "mini", "mini64")
 _TITLES = ("calls", "µs a call", "ms", "G/s", "a cycle", "GB/s", "limit G/s", "share", "quartiles")
@@ -58,36 +58,19 @@ def execute(args: argparse.Namespace) -> int:
     cores = choose_cores(1, (args.core,))
     # Here, where arguments have been checked: they take seconds to import.
     from limits.kernels import kernels
-    from limits.timing import Rounds, measure
+    from limits.timing import measure
 
     with tempfile.TemporaryDirectory() as scratch, pinned(cores):
         model, name = model_of(args, Path(scratch))
         say("compiling")
         found = kernels(model, profile)
         say("timing")
-        rounds = Rounds(args.rounds, args.seconds, args.priority, args.lock)
-        results, hertz = measure(found, profile, rounds)
+        results, hertz = measure(found, profile, rounds_of(args))
     speed = f", {hertz / 1e9:.2f} GHz" if hertz else ""
     console.show(f"{name} for {profile.name} on {cpu_name()}{speed}", table(results))
     if args.json:
         write_json(args.json, {"model": name, "clock_hz": hertz, "kernels": results})
     return int(ExitCode.OK)
-
-
-def runnable(target: str) -> Profile:
-    """Resolve a target that this machine runs.
-
-    Raises
-    ------
-    TargetError
-        It does not.
-    """
-    profile = resolve(target)
-    if lacks := missing_here(profile):
-        raise TargetError(
-            f"{target}: this machine lacks {', '.join(lacks)}, so nothing can be timed on it."
-        )
-    return profile
 
 
 def model_of(args: argparse.Namespace, folder: Path) -> tuple[Path, str]:

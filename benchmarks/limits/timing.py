@@ -1,8 +1,6 @@
 """Timing kernels and limits in turn, so that both see the same machine."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -13,6 +11,7 @@ from gsb_tvm.targets import Profile
 from limits import clock, loops
 from limits.kernels import Bound, Kernel
 from measuring.machine import held, preferred
+from measuring.rounds import Rounds
 
 Seconds = Callable[[], float]
 """Runs a kernel for a while and returns the seconds of one call."""
@@ -44,16 +43,6 @@ class Result(msgspec.Struct, frozen=True):
     share: float
     low_share: float
     high_share: float
-
-
-@dataclass(frozen=True)
-class Rounds:
-    """How to time."""
-
-    count: int
-    seconds: float
-    priority: int
-    lock: Path | None
 
 
 def seconds_of(

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from gsb_tvm.dialect.errors import UsageError
+from gsb_tvm.dialect.errors import TargetError, UsageError
+from gsb_tvm.targets import Profile, missing_here, resolve
 
 _PACKAGES = ("apache-tvm", "numpy", "onnxruntime", "openvino", "nncf", "torch")
 
@@ -28,6 +29,22 @@ def versions() -> dict[str, str]:
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
     return found
+
+
+def runnable(target: str) -> Profile:
+    """Resolve a target that this machine runs.
+
+    Raises
+    ------
+    TargetError
+        It does not.
+    """
+    profile = resolve(target)
+    if lacks := missing_here(profile):
+        raise TargetError(
+            f"{target}: this machine lacks {', '.join(lacks)}, so nothing can be timed on it."
+        )
+    return profile
 
 
 def choose_cores(threads: int, wanted: Sequence[int]) -> tuple[int, ...]:
