@@ -10,7 +10,7 @@ nothing of a runtime is called, but for starting parts:
 
 ``memory`` holds tensors, scratch that all parts share, the barrier's epochs, and scratch of each
 part (:class:`gsb_tvm.runtime.metadata.Memory`). Where ``timed`` is not 0, ``ticks[0]`` is the clock
-before the first step and ``ticks[i + 1]`` after step i.
+before the first step and ``ticks[i + 1]`` after step i, as part 0 sees it.
 """
 
 from collections.abc import Sequence
@@ -184,7 +184,8 @@ def _run(program: Program, sync: int) -> tirx.PrimFunc:
                     with T.serial(0, parts) as part:
                         T.buffer_store(epochs, T.int32(0), [sync // 4 + part * _SYNC_STRIDE])
                     with T.parallel(0, parts) as part:
-                        _call(_NETWORK, *arguments.all, part, parts, timed)
+                        first_timed = T.Select(part == 0, timed, T.int32(0))
+                        _call(_NETWORK, *arguments.all, part, parts, first_timed)
             T.Return(T.int32(0))
     return builder.get()
 
