@@ -7,14 +7,14 @@ that accepts and then fails raises.
 from collections.abc import Callable
 from typing import Any
 
-from gsb_tvm.schedules.float import product, rows
+from gsb_tvm.schedules.float import product, rows, sliding
 from gsb_tvm.targets.profile import Profile
 
 __all__ = ["RULES", "schedule"]
 
 Rule = Callable[[Any, Profile], Any | None]
 
-RULES: tuple[Rule, ...] = (product.apply, rows.apply)
+RULES: tuple[Rule, ...] = (product.apply, sliding.apply, rows.apply)
 
 
 def schedule(func: Any, profile: Profile) -> Any | None:

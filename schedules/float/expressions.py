@@ -32,6 +32,10 @@ class Scope:
         """Loads of ``old`` read ``new``, which has not the first ``rows`` axes."""
         self.sources[old] = lambda indices: new[tuple(indices[rows:]) or (index(0),)]
 
+    def bind_value(self, old: Buffer, value: Expr) -> None:
+        """Loads of ``old`` are ``value``: the one element that matters here."""
+        self.sources[old] = lambda _: value
+
     def inline(self, stage: Stage) -> None:
         """Loads of the stage's tensor evaluate its expression."""
         self.sources[stage.buffer] = stage

@@ -22,11 +22,10 @@ from gsb_tvm.schedules.float import rows
 from gsb_tvm.schedules.float.expressions import Scope
 from gsb_tvm.schedules.float.register_tiles import Writer
 from gsb_tvm.schedules.float.roles import Product, match
-from gsb_tvm.schedules.float.stages import Stage, calls, loads, read, rewritten
+from gsb_tvm.schedules.float.stages import Stage, calls, read, rewritten
 from gsb_tvm.schedules.vector import Buffer, workspace
 from gsb_tvm.targets.profile import Profile
 
-_FUSED_NODES = 200  # beyond, what follows a product becomes loops of its own
 _UNROLLED_NODES = 24
 
 
@@ -70,7 +69,7 @@ def _emit(
     for stage in before:
         scope.inline(stage)
     result = product.stage.buffer
-    if _is_elementwise(after, result, buffers):
+    if rows.is_elementwise(after, result):
         for stage in after[:-1]:
             scope.inline(stage)
         last = after[-1] if after else None
@@ -79,25 +78,6 @@ def _emit(
     matrix = workspace(product.stage.shape, "float32")
     Writer(product, scope, {**buffers, result: matrix}, profile, None).emit()
     rows.emit([*before, *after], {**buffers, result: matrix}, profile.lanes)
-
-
-def _is_elementwise(after: Sequence[Stage], result: Buffer, buffers: dict[Any, Buffer]) -> bool:
-    """Whether the stages after the product read it at their own coordinates only, and are few."""
-    if any(stage.reduce for stage in after):
-        return False
-    if after and rows.inlined_sizes(after)[after[-1].buffer] > _FUSED_NODES:
-        return False
-    inner = {stage.buffer for stage in after[:-1]} | {result}
-    for stage in after:
-        for found in loads(stage.value):
-            if found.source not in inner:
-                continue
-            same = zip(found.indices, stage.axes, strict=False)
-            if len(found.indices) != len(stage.axes) or not all(
-                i.same_as(axis.var) or axis.extent == 1 for i, axis in same
-            ):
-                return False
-    return True
 
 
 def _is_long(after: Sequence[Stage]) -> bool:

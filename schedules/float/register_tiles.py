@@ -218,7 +218,7 @@ class Writer:
             if self._last is None:
                 T.buffer_store(self._out, total(lane), at)
             else:
-                self._scope.sources[p.stage.buffer] = lambda _: total(lane)
+                self._scope.bind_value(p.stage.buffer, total(lane))
                 T.buffer_store(self._out, self._scope.value(self._last, at), at)
 
 

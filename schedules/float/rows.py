@@ -21,6 +21,7 @@ from gsb_tvm.targets.profile import Profile
 
 _LOCAL_ELEMENTS = 256  # 1 kB: what local() keeps on the stack
 _REPEATED_NODES = 64  # what is read n times and inlined grows n-fold at every stage
+_FUSED_NODES = 200  # beyond, what follows a product becomes loops of its own
 _CHEAP_CALLS = {"if_then_else", "fabs"}
 
 
@@ -97,6 +98,25 @@ def inlined_sizes(stages: Sequence[Stage]) -> dict[Any, int]:
         plain = [sizes.get(found.source, 0) for found in loads(stage.value)]
         sizes[stage.buffer] = 0 if stage.reduce else nodes(stage.value) + sum(plain)
     return sizes
+
+
+def is_elementwise(after: Sequence[Stage], result: Buffer) -> bool:
+    """Whether ``after`` is short, and reads ``result`` and itself at its own coordinates."""
+    if any(stage.reduce for stage in after):
+        return False
+    if after and inlined_sizes(after)[after[-1].buffer] > _FUSED_NODES:
+        return False
+    inner = {stage.buffer for stage in after[:-1]} | {result}
+    for stage in after:
+        for found in loads(stage.value):
+            if found.source not in inner:
+                continue
+            same = zip(found.indices, stage.axes, strict=False)
+            if len(found.indices) != len(stage.axes) or not all(
+                i.same_as(axis.var) or axis.extent == 1 for i, axis in same
+            ):
+                return False
+    return True
 
 
 def _is_cheap(stage: Stage) -> bool:

@@ -33,3 +33,9 @@ def product_tile(rows: int, vectors: int, registers: int) -> tuple[int, int]:
 
 def _step(rows: int, vectors: int) -> int:
     return max(rows * vectors, rows + vectors, 8)
+
+
+def rows_at_once(height: int) -> int:
+    """Rows of a sliding window's tile: alike in all tiles, at most COLUMN_VECTORS."""
+    tiles = -(-height // COLUMN_VECTORS)
+    return -(-height // tiles)

@@ -1,6 +1,6 @@
 """Float rules: the numbers of the unscheduled PrimFunc, and vector instructions, on every level."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -13,76 +13,28 @@ from scipy.special import erf
 from tvm import relax, te, topi
 from tvm.relax import op as R
 
-from gsb_tvm.schedules.float import RULES, product, rows, schedule
+from gsb_tvm.schedules.float import RULES, product, rows, schedule, sliding
 from gsb_tvm.schedules.float.tiles import MAX_VECTORS, fitting_lanes, product_tile
 from gsb_tvm.schedules.sharing import MOST_PARTS, is_phase, statements, with_parts
 from gsb_tvm.targets.profile import Profile
+from tests.schedules.float_functions import (
+    Graph,
+    call,
+    compiled,
+    fused,
+    inputs,
+    lowered,
+    ones,
+    unscheduled,
+)
 from tests.schedules.levels import LEVELS, profile_of, runnable
 
 Array = np.ndarray
-Graph = Callable[..., Any]
 
 
 @pytest.fixture(scope="module", params=LEVELS)
 def level(request: pytest.FixtureRequest) -> Profile:
     return runnable(f"llvm -mcpu={request.param}")
-
-
-def _module(graph: Graph, *shapes: Sequence[int]) -> Any:
-    """A small Relax function after legalisation and fusion."""
-    builder = relax.BlockBuilder()
-    arguments = [relax.Var(f"x{i}", relax.TensorType(s, "float32")) for i, s in enumerate(shapes)]
-    with builder.function("main", arguments):
-        with builder.dataflow():
-            out = builder.emit_output(builder.normalize(graph(*arguments)))
-        builder.emit_func_output(out)
-    passes = [
-        relax.transform.LegalizeOps(),
-        relax.transform.AnnotateTIROpPattern(),
-        relax.transform.FoldConstant(),
-        relax.transform.FuseOps(),
-        relax.transform.FuseTIR(),
-    ]
-    return tvm.transform.Sequential(passes)(builder.get())
-
-
-def _lowered(graph: Graph, *shapes: Sequence[int]) -> list[Any]:
-    """PrimFuncs of such a module."""
-    module = _module(graph, *shapes)
-    return [f for f in module.functions.values() if isinstance(f, tvm.tirx.PrimFunc)]
-
-
-def _ones(*shape: int) -> Any:
-    return relax.const(np.arange(np.prod(shape), dtype=np.float32).reshape(shape) % 5 - 2)
-
-
-def _compile(func: Any, profile: Profile) -> Any:
-    module = tvm.IRModule({"main": func.with_attr("global_symbol", "main")})
-    return tvm.compile(module, target=profile.tvm_target())
-
-
-def _call(library: Any, func: Any, inputs: Sequence[Array]) -> Array:
-    out = func.params[-1]
-    result = tvm.runtime.tensor(np.full([int(n) for n in out.shape], 7, out.dtype))
-    library["main"](*map(tvm.runtime.tensor, inputs), result)
-    return result.numpy()
-
-
-def _inputs(func: Any, seed: int, *, exact: bool) -> list[Array]:
-    """Small integers, whose products and sums are exact in float32; or normal numbers."""
-    rng = np.random.default_rng(seed)
-    shapes = [([int(n) for n in param.shape], param.dtype) for param in func.params[:-1]]
-    if exact:
-        return [rng.integers(-4, 5, shape).astype(dtype) for shape, dtype in shapes]
-    return [rng.standard_normal(shape).astype(dtype) for shape, dtype in shapes]
-
-
-@cache
-def _unscheduled(name: str, number: int, exact: bool) -> Array:
-    func = _functions(name)[number]
-    return _call(
-        _compile(func, profile_of("llvm -mcpu=x86-64")), func, _inputs(func, 3, exact=exact)
-    )
 
 
 def _dequantised(*, rows: int = 0, image: int = 0) -> list[Any]:
@@ -105,80 +57,80 @@ def _patches(image: int, patch: int, width: int) -> Graph:
     tokens = (image // patch) ** 2
 
     def graph(x: Any) -> Any:
-        y = R.nn.conv2d(x, _ones(width, 3, patch, patch), strides=patch)
-        y = R.reshape(R.add(y, _ones(1, width, 1, 1)), (1, width, tokens))
-        y = R.concat([_ones(1, 1, width), R.permute_dims(y, (0, 2, 1))], axis=1)
-        return R.add(y, _ones(1, tokens + 1, width))
+        y = R.nn.conv2d(x, ones(width, 3, patch, patch), strides=patch)
+        y = R.reshape(R.add(y, ones(1, width, 1, 1)), (1, width, tokens))
+        y = R.concat([ones(1, 1, width), R.permute_dims(y, (0, 2, 1))], axis=1)
+        return R.add(y, ones(1, tokens + 1, width))
 
     return graph
 
 
 def _dense(depth: int, columns: int) -> Graph:
-    return lambda x: R.add(R.matmul(x, _ones(depth, columns)), _ones(columns))
+    return lambda x: R.add(R.matmul(x, ones(depth, columns)), ones(columns))
 
 
 def _layer_norm(width: int) -> Graph:
-    return lambda x: R.nn.layer_norm(x, _ones(width), _ones(width), axes=[-1], epsilon=1e-6)
+    return lambda x: R.nn.layer_norm(x, ones(width), ones(width), axes=[-1], epsilon=1e-6)
 
 
 # Sums of small integers are exact in any order: these must agree to the last bit.
 EXACT: dict[str, Callable[[], list[Any]]] = {
-    "dense 7x96x10": lambda: _lowered(_dense(96, 10), (1, 7, 96)),
-    "dense 13x33x77": lambda: _lowered(_dense(33, 77), (1, 13, 33)),
-    "dense 50x64x192": lambda: _lowered(_dense(64, 192), (1, 50, 64)),
-    "vector 1x64x100": lambda: _lowered(_dense(64, 100), (1, 64)),
-    "vector 2x64x1000": lambda: _lowered(_dense(64, 1000), (2, 64)),
-    "column 9x40x1": lambda: _lowered(_dense(40, 1), (1, 9, 40)),
-    "live batched": lambda: _lowered(lambda x, y: R.matmul(x, y), (2, 3, 7, 24), (2, 3, 24, 9)),
-    "live transposed": lambda: _lowered(
+    "dense 7x96x10": lambda: lowered(_dense(96, 10), (1, 7, 96)),
+    "dense 13x33x77": lambda: lowered(_dense(33, 77), (1, 13, 33)),
+    "dense 50x64x192": lambda: lowered(_dense(64, 192), (1, 50, 64)),
+    "vector 1x64x100": lambda: lowered(_dense(64, 100), (1, 64)),
+    "vector 2x64x1000": lambda: lowered(_dense(64, 1000), (2, 64)),
+    "column 9x40x1": lambda: lowered(_dense(40, 1), (1, 9, 40)),
+    "live batched": lambda: lowered(lambda x, y: R.matmul(x, y), (2, 3, 7, 24), (2, 3, 24, 9)),
+    "live transposed": lambda: lowered(
         lambda x, y: R.matmul(x, R.permute_dims(y, (0, 2, 1))), (2, 7, 24), (2, 11, 24)
     ),
     "int8 dense": lambda: _dequantised(rows=7),
     "int8 vector": lambda: _dequantised(rows=1),
     "int8 patches": lambda: _dequantised(image=32),
-    "patches 32/8": lambda: _lowered(_patches(32, 8, 96), (1, 3, 32, 32)),
-    "patches 28/14": lambda: _lowered(_patches(28, 14, 20), (1, 3, 28, 28)),
-    "padded convolution": lambda: _lowered(
-        lambda x: R.nn.conv2d(x, _ones(24, 5, 3, 3), padding=1), (2, 5, 14, 14)
+    "patches 32/8": lambda: lowered(_patches(32, 8, 96), (1, 3, 32, 32)),
+    "patches 28/14": lambda: lowered(_patches(28, 14, 20), (1, 3, 28, 28)),
+    "padded convolution": lambda: lowered(
+        lambda x: R.nn.conv2d(x, ones(24, 5, 3, 3), padding=1), (2, 5, 14, 14)
     ),
-    "depthwise convolution": lambda: _lowered(
-        lambda x: R.nn.conv2d(x, _ones(24, 1, 3, 3), padding=1, groups=24), (1, 24, 7, 7)
+    "depthwise convolution": lambda: lowered(
+        lambda x: R.nn.conv2d(x, ones(24, 1, 3, 3), padding=1, groups=24), (1, 24, 7, 7)
     ),
-    "grouped convolution": lambda: _lowered(
-        lambda x: R.nn.conv2d(x, _ones(8, 3, 3, 3), padding=1, groups=4), (1, 12, 7, 7)
+    "grouped convolution": lambda: lowered(
+        lambda x: R.nn.conv2d(x, ones(8, 3, 3, 3), padding=1, groups=4), (1, 12, 7, 7)
     ),
-    "concat of columns": lambda: _lowered(lambda x, y: R.concat([x, y], axis=1), (3, 7), (3, 20)),
-    "transposition": lambda: _lowered(lambda x: R.permute_dims(x, (0, 2, 1)), (2, 19, 33)),
-    "heads": lambda: _lowered(
+    "concat of columns": lambda: lowered(lambda x, y: R.concat([x, y], axis=1), (3, 7), (3, 20)),
+    "transposition": lambda: lowered(lambda x: R.permute_dims(x, (0, 2, 1)), (2, 19, 33)),
+    "heads": lambda: lowered(
         lambda x: R.permute_dims(R.reshape(x, (1, 7, 3, 2, 24)), (2, 0, 3, 1, 4)), (1, 7, 144)
     ),
-    "sum of rows": lambda: _lowered(lambda x: R.sum(x, axis=[-1]), (2, 7, 197)),
-    "sum of columns": lambda: _lowered(lambda x: R.sum(x, axis=[1]), (2, 7, 197)),
-    "sum of all": lambda: _lowered(R.sum, (3, 7)),
-    "largest": lambda: _lowered(lambda x: R.max(x, axis=[-1], keepdims=True), (3, 45)),
-    "smallest": lambda: _lowered(lambda x: R.min(x, axis=[0, 2]), (3, 45, 7)),
-    "max pool": lambda: _lowered(
+    "sum of rows": lambda: lowered(lambda x: R.sum(x, axis=[-1]), (2, 7, 197)),
+    "sum of columns": lambda: lowered(lambda x: R.sum(x, axis=[1]), (2, 7, 197)),
+    "sum of all": lambda: lowered(R.sum, (3, 7)),
+    "largest": lambda: lowered(lambda x: R.max(x, axis=[-1], keepdims=True), (3, 45)),
+    "smallest": lambda: lowered(lambda x: R.min(x, axis=[0, 2]), (3, 45, 7)),
+    "max pool": lambda: lowered(
         lambda x: R.nn.max_pool2d(x, [2, 2], strides=[2, 2]), (1, 3, 14, 14)
     ),
-    "product of columns": lambda: _lowered(lambda x: R.prod(x, axis=[1]), (2, 3, 7)),
-    "choice": lambda: _lowered(lambda x: R.where(R.greater(x, _ones(45)), x, _ones(45)), (3, 45)),
+    "product of columns": lambda: lowered(lambda x: R.prod(x, axis=[1]), (2, 3, 7)),
+    "choice": lambda: lowered(lambda x: R.where(R.greater(x, ones(45)), x, ones(45)), (3, 45)),
 }  # fmt: skip
 
 # Sums of up to 400 terms in another order, and functions within 4 ulp of the library's.
 CLOSE: dict[str, Callable[[], list[Any]]] = {
-    "layer norm 2x384": lambda: _lowered(_layer_norm(384), (1, 2, 384)),
-    "layer norm 7x96": lambda: _lowered(_layer_norm(96), (1, 7, 96)),
-    "layer norm 3x5": lambda: _lowered(_layer_norm(5), (1, 3, 5)),
-    "softmax 7": lambda: _lowered(lambda x: R.nn.softmax(x, axis=-1), (2, 3, 7, 7)),
-    "softmax 198": lambda: _lowered(lambda x: R.nn.softmax(x, axis=-1), (1, 2, 5, 198)),
-    "softmax of columns": lambda: _lowered(lambda x: R.nn.softmax(x, axis=1), (2, 9, 33)),
-    "variance 3 rows": lambda: _lowered(lambda x: R.variance(x, axis=[-1]), (1, 3, 40)),
-    "variance 20 rows": lambda: _lowered(lambda x: R.variance(x, axis=[-1]), (1, 20, 41)),
-    "mean": lambda: _lowered(lambda x: R.mean(x, axis=[1]), (1, 7, 33)),
-    "gelu": lambda: _lowered(R.nn.gelu, (3, 45)),
-    "silu": lambda: _lowered(R.nn.silu, (3, 45)),
-    "dense and gelu": lambda: _lowered(lambda x: R.nn.gelu(_dense(24, 50)(x)), (1, 13, 24)),
-    "average pool": lambda: _lowered(
+    "layer norm 2x384": lambda: lowered(_layer_norm(384), (1, 2, 384)),
+    "layer norm 7x96": lambda: lowered(_layer_norm(96), (1, 7, 96)),
+    "layer norm 3x5": lambda: lowered(_layer_norm(5), (1, 3, 5)),
+    "softmax 7": lambda: lowered(lambda x: R.nn.softmax(x, axis=-1), (2, 3, 7, 7)),
+    "softmax 198": lambda: lowered(lambda x: R.nn.softmax(x, axis=-1), (1, 2, 5, 198)),
+    "softmax of columns": lambda: lowered(lambda x: R.nn.softmax(x, axis=1), (2, 9, 33)),
+    "variance 3 rows": lambda: lowered(lambda x: R.variance(x, axis=[-1]), (1, 3, 40)),
+    "variance 20 rows": lambda: lowered(lambda x: R.variance(x, axis=[-1]), (1, 20, 41)),
+    "mean": lambda: lowered(lambda x: R.mean(x, axis=[1]), (1, 7, 33)),
+    "gelu": lambda: lowered(R.nn.gelu, (3, 45)),
+    "silu": lambda: lowered(R.nn.silu, (3, 45)),
+    "dense and gelu": lambda: lowered(lambda x: R.nn.gelu(_dense(24, 50)(x)), (1, 13, 24)),
+    "average pool": lambda: lowered(
         lambda x: R.nn.avg_pool2d(x, [2, 2], strides=[2, 2]), (1, 3, 14, 14)
     ),
 }
@@ -194,8 +146,8 @@ def test_same_numbers(level: Profile, name: str) -> None:
     for number, func in enumerate(_functions(name)):
         scheduled = schedule(func, level)
         assert scheduled is not None
-        got = _call(_compile(scheduled, level), func, _inputs(func, 3, exact=True))
-        np.testing.assert_array_equal(got, _unscheduled(name, number, True))
+        got = call(compiled(scheduled, level), func, inputs(func, 3, exact=True))
+        np.testing.assert_array_equal(got, unscheduled(EXACT[name], number, True))
 
 
 @pytest.mark.parametrize("name", CLOSE)
@@ -203,8 +155,8 @@ def test_close_numbers(level: Profile, name: str) -> None:
     for number, func in enumerate(_functions(name)):
         scheduled = schedule(func, level)
         assert scheduled is not None
-        got = _call(_compile(scheduled, level), func, _inputs(func, 3, exact=False))
-        want = _unscheduled(name, number, False)
+        got = call(compiled(scheduled, level), func, inputs(func, 3, exact=False))
+        want = unscheduled(CLOSE[name], number, False)
         # 400 terms: 400 * 2**-24 = 2.4e-5 of the largest magnitude at worst.
         np.testing.assert_allclose(got, want, rtol=0, atol=2.4e-5 * np.abs(want).max())
 
@@ -216,9 +168,9 @@ def test_parts_do_the_whole_work(name: str, parts: int) -> None:
     level = profile_of("llvm -mcpu=x86-64")
     for func in _functions(name):
         scheduled = schedule(func, level)
-        inputs = _inputs(func, 3, exact=name in EXACT)
-        whole = _call(_compile(scheduled, level), func, inputs)
-        shared = _call(_compile(with_parts(scheduled, parts), level), func, inputs)
+        data = inputs(func, 3, exact=name in EXACT)
+        whole = call(compiled(scheduled, level), func, data)
+        shared = call(compiled(with_parts(scheduled, parts), level), func, data)
         np.testing.assert_array_equal(shared, whole)
 
 
@@ -233,10 +185,10 @@ def test_kernels_are_phases_and_scratch(name: str) -> None:
 @settings(max_examples=12, deadline=None, derandomize=True)
 @given(m=st.integers(1, 40), k=st.integers(1, 70), n=st.integers(1, 120), seed=st.integers(0, 99))
 def test_products_of_any_shape(level: Profile, m: int, k: int, n: int, seed: int) -> None:
-    (func,) = _lowered(lambda x, y: R.matmul(x, y), (m, k), (k, n))
-    x, y = _inputs(func, seed, exact=True)
+    (func,) = lowered(lambda x, y: R.matmul(x, y), (m, k), (k, n))
+    x, y = inputs(func, seed, exact=True)
     scheduled = schedule(func, level)
-    np.testing.assert_array_equal(_call(_compile(scheduled, level), func, [x, y]), x @ y)
+    np.testing.assert_array_equal(call(compiled(scheduled, level), func, [x, y]), x @ y)
 
 
 @settings(max_examples=12, deadline=None, derandomize=True)
@@ -246,10 +198,10 @@ def test_products_of_any_shape(level: Profile, m: int, k: int, n: int, seed: int
 )
 def test_steps_stay_rounded(level: Profile, shape: list[int], seed: int) -> None:
     """x * y + z in one kernel rounds twice, as in two: no fused multiply-add."""
-    funcs = _lowered(lambda x, y, z: R.add(R.multiply(x, y), z), shape, shape, shape)
+    funcs = lowered(lambda x, y, z: R.add(R.multiply(x, y), z), shape, shape, shape)
     (func,) = funcs
-    x, y, z = _inputs(func, seed, exact=False)
-    got = _call(_compile(schedule(func, level), level), func, [x, y, z])
+    x, y, z = inputs(func, seed, exact=False)
+    got = call(compiled(schedule(func, level), level), func, [x, y, z])
     np.testing.assert_array_equal(got, x * y + z)
 
 
@@ -267,8 +219,8 @@ def test_functions(level: Profile, graph: Graph, reference: Graph, ulps: int) ->
     special = [0.0, -0.0, np.inf, -np.inf, np.nan, 88.8, -104.5, 1e-30, -1e-30, 1e30, -1e30]
     x = np.concatenate([np.linspace(-110, 95, 9001), np.linspace(-4, 4, 4001), special])
     x = x.astype(np.float32)
-    (func,) = _lowered(graph, x.shape)
-    got = _call(_compile(schedule(func, level), level), func, [x])
+    (func,) = lowered(graph, x.shape)
+    got = call(compiled(schedule(func, level), level), func, [x])
     with np.errstate(over="ignore"):
         want = reference(x.astype(np.float64))
         rounded = want.astype(np.float32)
@@ -280,21 +232,21 @@ def test_functions(level: Profile, graph: Graph, reference: Graph, ulps: int) ->
 
 def test_sums_of_a_patch_are_chunked(level: Profile) -> None:
     """768 products: root mean square error 0.49e-6 when added up in a row, 0.15e-6 in chunks."""
-    (func,) = _lowered(lambda x, w: R.nn.conv2d(x, w, strides=16), (1, 3, 96, 96), (64, 3, 16, 16))
-    x, w = _inputs(func, 3, exact=False)
-    got = _call(_compile(schedule(func, level), level), func, [x, w])
+    (func,) = lowered(lambda x, w: R.nn.conv2d(x, w, strides=16), (1, 3, 96, 96), (64, 3, 16, 16))
+    x, w = inputs(func, 3, exact=False)
+    got = call(compiled(schedule(func, level), level), func, [x, w])
     patches = x.astype(np.float64).reshape(3, 6, 16, 6, 16).transpose(1, 3, 0, 2, 4)
     want = np.einsum("ijcuv,ocuv->oij", patches, w)
     assert np.sqrt(np.mean((got[0] - want) ** 2) / np.mean(want**2)) < 0.25e-6
 
 
 def test_products_run_on_vectors(level: Profile) -> None:
-    fused = "vfmadd231ps" if level.has_fma else "mulps"
+    fused_add = "vfmadd231ps" if level.has_fma else "mulps"
     register = {16: "zmm", 8: "ymm", 4: "xmm"}[level.lanes]
     for name in ("dense 50x64x192", "patches 32/8", "vector 2x64x1000"):
         func = max(_functions(name), key=lambda f: bool(product.apply(f, level)))
-        source = _compile(schedule(func, level), level).mod.inspect_source("s")
-        sums = [line for line in source.splitlines() if f"\t{fused}" in line]
+        source = compiled(schedule(func, level), level).mod.inspect_source("s")
+        sums = [line for line in source.splitlines() if f"\t{fused_add}" in line]
         assert len([line for line in sums if register in line]) >= 8
         assert "mulss" not in source
         assert "vfmadd231ss" not in source
@@ -303,7 +255,7 @@ def test_products_run_on_vectors(level: Profile) -> None:
 @pytest.mark.parametrize("name", ["gelu", "silu", "layer norm 2x384", "softmax 198"])
 def test_rows_run_on_vectors(level: Profile, name: str) -> None:
     (func,) = _functions(name)
-    source = _compile(schedule(func, level), level).mod.inspect_source("s")
+    source = compiled(schedule(func, level), level).mod.inspect_source("s")
     assert "mulps" in source
     assert not any(f"{library}f" in source for library in ("exp", "erf", "tanh"))
 
@@ -312,7 +264,7 @@ def test_rows_run_on_vectors(level: Profile, name: str) -> None:
 def test_compiles_for_arm(name: str) -> None:
     profile = profile_of("llvm -mcpu=cortex-a72")
     for func in _functions(name):
-        source = _compile(schedule(func, profile), profile).mod.inspect_source("s")
+        source = compiled(schedule(func, profile), profile).mod.inspect_source("s")
         assert ".4s" in source
 
 
@@ -326,23 +278,23 @@ def _doubled(x: Any, times: int) -> Any:
 def test_repeated_reads_do_not_grow_the_code(level: Profile, shape: tuple[int, int]) -> None:
     """A chain in which every step reads its input twice: 2**14 terms if all were inlined."""
     graph = (lambda x: _doubled(x, 14)) if shape[0] == 3 else (
-        lambda x: _doubled(R.matmul(x, _ones(96, 10)), 14)
+        lambda x: _doubled(R.matmul(x, ones(96, 10)), 14)
     )  # fmt: skip
-    (func,) = _lowered(graph, shape)
-    library = _compile(schedule(func, level), level)
+    (func,) = lowered(graph, shape)
+    library = compiled(schedule(func, level), level)
     assert len(library.mod.inspect_source("s")) < 300_000
-    inputs = _inputs(func, 3, exact=True)
-    want = _call(_compile(func, level), func, inputs)
-    np.testing.assert_allclose(_call(library, func, inputs), want, rtol=1e-6)
+    data = inputs(func, 3, exact=True)
+    want = call(compiled(func, level), func, data)
+    np.testing.assert_allclose(call(library, func, data), want, rtol=1e-6)
 
 
-def test_runs_inside_a_relax_module(level: Profile) -> None:
+def test_runs_inside_a_relaxfused(level: Profile) -> None:
     def graph(x: Any) -> Any:
-        y = R.nn.layer_norm(_patches(32, 8, 96)(x), _ones(96), _ones(96), axes=[-1])
+        y = R.nn.layer_norm(_patches(32, 8, 96)(x), ones(96), ones(96), axes=[-1])
         return R.nn.softmax(R.nn.gelu(_dense(96, 10)(y)), axis=-1)
 
     def built(*, scheduled: bool) -> Any:
-        module = _module(graph, (1, 3, 32, 32))
+        module = fused(graph, (1, 3, 32, 32))
         for name, func in module.functions.items():
             if scheduled and isinstance(func, tvm.tirx.PrimFunc):
                 module[name] = schedule(func, level)
@@ -358,7 +310,7 @@ def test_runs_inside_a_relax_module(level: Profile) -> None:
 
 
 def test_rules_split_products_from_rows(level: Profile) -> None:
-    assert RULES == (product.apply, rows.apply)
+    assert RULES == (product.apply, sliding.apply, rows.apply)
     (dense,) = _functions("dense 7x96x10")
     (norm,) = _functions("layer norm 7x96")
     assert product.apply(dense, level) is not None
@@ -366,10 +318,10 @@ def test_rules_split_products_from_rows(level: Profile) -> None:
 
 
 def test_leaves_alone_what_it_cannot_read(level: Profile) -> None:
-    (pair,) = _lowered(lambda x: R.argmax(x, axis=-1), (3, 7))
+    (pair,) = lowered(lambda x: R.argmax(x, axis=-1), (3, 7))
     assert schedule(pair, level) is None
     length = tvm.tirx.Var("n", "int64")
-    (dynamic,) = _lowered(R.abs, (length,))
+    (dynamic,) = lowered(R.abs, (length,))
     assert schedule(dynamic, level) is None
 
 
@@ -380,7 +332,7 @@ def test_keeps_every_output(level: Profile) -> None:
     func = te.create_prim_func([x, y, total, topi.add(total, total)])
     a, b = np.ones((7, 24), np.float32), np.full((24, 9), 2, np.float32)
     outputs = [tvm.runtime.tensor(np.zeros((7, 9), np.float32)) for _ in range(2)]
-    library = _compile(schedule(func, level), level)
+    library = compiled(schedule(func, level), level)
     library["main"](tvm.runtime.tensor(a), tvm.runtime.tensor(b), *outputs)
     np.testing.assert_array_equal(outputs[0].numpy(), a @ b)
     np.testing.assert_array_equal(outputs[1].numpy(), 2 * (a @ b))
