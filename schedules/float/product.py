@@ -18,11 +18,15 @@ Ragged rows and columns overlap their neighbours, see :mod:`.loops`.
 from collections.abc import Sequence
 from typing import Any
 
+from tvm import tirx
+from tvm.ir import TensorLoad
+
 from gsb_tvm.schedules.float import rows
 from gsb_tvm.schedules.float.expressions import Scope
 from gsb_tvm.schedules.float.register_tiles import Writer
 from gsb_tvm.schedules.float.roles import Product, match
 from gsb_tvm.schedules.float.stages import Stage, calls, read, rewritten
+from gsb_tvm.schedules.float.windows import Window, find
 from gsb_tvm.schedules.vector import Buffer, workspace
 from gsb_tvm.targets.profile import Profile
 
@@ -53,12 +57,14 @@ def apply(func: Any, profile: Profile) -> Any | None:
     if product is None:
         return None
     before, after = stages[:first], stages[first + 1 :]
-    return rewritten(func, lambda buffers: _emit(before, product, after, buffers, profile))
+    window = _window(stages[first], before)
+    return rewritten(func, lambda buffers: _emit(before, product, window, after, buffers, profile))
 
 
 def _emit(
     before: Sequence[Stage],
     product: Product,
+    window: Window | None,
     after: list[Stage],
     buffers: dict[Any, Buffer],
     profile: Profile,
@@ -73,11 +79,19 @@ def _emit(
         for stage in after[:-1]:
             scope.inline(stage)
         last = after[-1] if after else None
-        Writer(product, scope, buffers, profile, last, long=_is_long(after)).emit()
+        Writer(product, scope, buffers, profile, last, window=window, long=_is_long(after)).emit()
         return
     matrix = workspace(product.stage.shape, "float32")
-    Writer(product, scope, {**buffers, result: matrix}, profile, None).emit()
+    Writer(product, scope, {**buffers, result: matrix}, profile, None, window=window).emit()
     rows.emit([*before, *after], {**buffers, result: matrix}, profile.lanes)
+
+
+def _window(stage: Stage, before: Sequence[Stage]) -> Window | None:
+    """The window of a convolution, if one factor is what it reads and nothing else."""
+    window = find(stage, before)
+    factors = (stage.value.a, stage.value.b) if isinstance(stage.value, tirx.Mul) else ()
+    sources = [each.source for each in factors if isinstance(each, TensorLoad)]
+    return window if window is not None and window.source in sources else None
 
 
 def _is_long(after: Sequence[Stage]) -> bool:

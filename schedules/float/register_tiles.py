@@ -9,12 +9,23 @@ from tvm import tirx
 from tvm.ir import TensorLoad
 from tvm.script.ir_builder import tirx as T
 
+from gsb_tvm.schedules.float.columns import (
+    InPlace,
+    Patches,
+    Written,
+    flat,
+    matrix_of,
+    split,
+    write_matrix,
+)
 from gsb_tvm.schedules.float.expressions import Scope, index
 from gsb_tvm.schedules.float.loops import extents, vector_start
-from gsb_tvm.schedules.float.parts import coordinates, nest, span, spread
+from gsb_tvm.schedules.float.merging import merged
+from gsb_tvm.schedules.float.parts import coordinates, nest, span
 from gsb_tvm.schedules.float.roles import Product
 from gsb_tvm.schedules.float.stages import Axis, Stage
 from gsb_tvm.schedules.float.tiles import fitting_lanes, product_tile
+from gsb_tvm.schedules.float.windows import Window
 from gsb_tvm.schedules.sharing import Share, phase
 from gsb_tvm.schedules.vector import Buffer, Expr, bind, load, local, splat, store, workspace
 from gsb_tvm.targets.profile import Profile
@@ -33,6 +44,7 @@ class Writer:
         profile: Profile,
         last: Stage | None,
         *,
+        window: Window | None = None,
         long: bool = False,
     ) -> None:
         self._p = product
@@ -40,96 +52,96 @@ class Writer:
         self._last = last
         self._long = long
         self._out = buffers[(last or product.stage).buffer]
-        self._rows = prod(axis.extent for axis in product.m)
-        self._columns = prod(axis.extent for axis in product.n)
-        self._depth = prod(axis.extent for axis in product.k)
-        self._batches = prod(axis.extent for axis in product.batch)
-        self._lanes = fitting_lanes(self._columns, profile.lanes)
+        self._rows = prod(extents(product.m))
+        self._depth = prod(extents(product.k))
+        self._batches = prod(extents(product.batch))
+        self._columns = _columns(product, scope, window, profile)
+        self._lanes = fitting_lanes(self._columns.count, profile.lanes)
         registers = 32 if profile.has_avx512 or profile.has_neon else 16
-        self._vectors = -(-self._columns // self._lanes)
+        self._vectors = -(-self._columns.count // self._lanes)
         self._tile = product_tile(self._rows, self._vectors, registers)
 
     def emit(self) -> None:
         """Write the phases: factors as matrices where they are none, then the product."""
-        p, (_, width) = self._p, self._tile
-        long = [axis for axis in p.n if axis.extent > 1]
-        self._a_matrix = None if _in_place(p.a) else self._matrix(self._rows, self._depth)
-        self._b_matrix = None if len(long) == 1 else self._matrix(self._depth, self._columns)
-        if self._a_matrix is not None or self._b_matrix is not None:
+        p, columns = self._p, self._columns
+        self._a_matrix = None if _in_place(p.a) else matrix_of(p.batch, p.m, p.k)
+        if self._a_matrix is not None or columns.is_prepared:
             with phase() as share:
                 if self._a_matrix is not None:
-                    self._fill(self._a_matrix, p.m, p.k, p.a, share)
-                if self._b_matrix is not None:
-                    self._fill(self._b_matrix, p.k, p.n, p.b, share)
-        whole, rest = divmod(self._vectors, width)
+                    axes = (p.batch, p.m, p.k)
+                    write_matrix(self._a_matrix, axes, p.a, self._scope, self._lanes, share)
+                columns.prepare(share)
         with phase() as share:
             self._scratch()
-            if whole:
-                self._column_tiles(index(0), whole, width, share)
-            if rest:
-                self._column_tiles(index(whole * width), 1, rest, share)
-
-    def _matrix(self, rows: int, columns: int) -> Buffer:
-        return workspace((self._batches, rows, columns), "float32")
+            if isinstance(columns, Patches):
+                self._blocks(share)
+            else:
+                self._tiles(share)
 
     def _scratch(self) -> None:
         """A part's own panel of columns, and sums of a tile."""
         height, width = self._tile
-        self._panel = (
-            workspace((self._depth, width, self._lanes), "float32") if self._rows > height else None
-        )
+        shape = (self._depth, width, self._lanes)
+        in_place = self._rows <= height or isinstance(self._columns, Patches)
+        self._panel = None if in_place else workspace(shape, "float32")
         self._sums = workspace((height, width, self._lanes), "float32") if self._long else None
+        if isinstance(self._columns, Patches):
+            self._columns.allocate()
 
-    def _fill(
-        self,
-        matrix: Buffer,
-        rows: Sequence[Axis],
-        columns: Sequence[Axis],
-        factor: Expr,
-        share: Share,
-    ) -> None:
-        """Write ``factor`` out as a matrix, in vectors along the last of ``columns``."""
-        *inner, last = columns
-        lanes = fitting_lanes(last.extent, self._lanes)
-        outer = [*self._p.batch, *rows, *inner]
-        count = -(-last.extent // lanes)
-        with spread([*extents(outer), count], share) as (*at, number):
-            start = vector_start(number, last.extent, lanes)
-            with T.vectorized(index(0), index(lanes)) as lane:
-                env = _env(outer, at) | {last.var: start + lane}
-                place = [
-                    _flat(axes, [env[axis.var] for axis in axes])
-                    for axes in (self._p.batch, rows, columns)
-                ]
-                T.buffer_store(matrix, self._scope.evaluate(factor, env), place)
+    def _groups(self) -> list[tuple[int, int, int]]:
+        """Tiles of columns that are alike: the first's first vector, how many, how many vectors."""
+        width = self._tile[1]
+        whole, rest = divmod(self._vectors, width)
+        groups = [(0, whole, width), (whole * width, 1, rest)]
+        return [group for group in groups if group[1] * group[2]]
+
+    def _tiles(self, share: Share) -> None:
+        """Units run along the rows of a tile of columns, then along tiles, then along the batch."""
+        for first, tiles, width in self._groups():
+            with self._units(share, [self._batches, tiles]) as ((batch, tile), rows):
+                self._enter(batch, index(0))
+                starts = self._starts(index(first) + tile * index(width), width)
+                self._copy_panel(starts)
+                self._register_tiles(rows, starts)
+
+    def _blocks(self, share: Share) -> None:
+        """Units run along the rows of a block of columns, then along blocks and the batch."""
+        with self._units(share, [self._batches, self._columns.blocks]) as ((batch, block), rows):
+            self._enter(batch, block)
+            for first, tiles, width in self._groups():
+                with nest([tiles]) as (tile,):
+                    starts = self._starts(index(first) + tile * index(width), width)
+                    self._register_tiles(rows, starts)
+
+    @contextmanager
+    def _units(
+        self, share: Share, outer: Sequence[int]
+    ) -> Iterator[tuple[list[Expr], tuple[Expr, Expr]]]:
+        """A part's run of tiles of rows, each of the index space ``outer`` having as many.
+
+        Yields coordinates in that space and the range of tiles there: what two parts share of it,
+        such as a panel, is written by each.
+        """
+        tiles = index(-(-self._rows // self._tile[0]))
+        begin, end = span(share, prod(outer) * int(tiles))
+        ceiling = tirx.floordiv(end + tiles - index(1), tiles)
+        with T.serial(tirx.floordiv(begin, tiles), ceiling) as position:
+            first = bind(T.max(begin - position * tiles, index(0)))
+            last = bind(T.min(end - position * tiles, tiles))
+            yield coordinates(position, outer), (first, last)
+
+    def _enter(self, batch: Expr, block: Expr) -> None:
+        self._batch, self._flat_batch = split(self._p.batch, batch), batch
+        self._columns.enter(self._batch, batch, block)
+
+    def _register_tiles(self, rows: tuple[Expr, Expr], starts: Sequence[Expr]) -> None:
+        with T.serial(*rows) as row:
+            self._register_tile(vector_start(row, self._rows, self._tile[0]), starts)
 
     def _starts(self, first: Expr, width: int) -> list[Expr]:
         """First column of each vector of a tile."""
-        starts = [(first + index(v)) * index(self._lanes) for v in range(width)]
-        if self._columns % self._lanes == 0:
-            return starts
-        return [bind(T.min(start, index(self._columns - self._lanes))) for start in starts]
-
-    def _column_tiles(self, first: Expr, tiles: int, width: int, share: Share) -> None:
-        """A part's units of ``tiles`` tiles of ``width`` vectors: one is a register tile.
-
-        Units run along the rows of a tile of columns, then along tiles, then along the batch; a
-        panel that two parts share is copied by each.
-        """
-        height = self._tile[0]
-        rows = -(-self._rows // height)
-        begin, end = span(share, self._batches * tiles * rows)
-        ceiling = tirx.floordiv(end + index(rows - 1), index(rows))
-        with T.serial(tirx.floordiv(begin, index(rows)), ceiling) as pair:
-            batch, tile = coordinates(pair, [self._batches, tiles])
-            self._batch = _split(self._p.batch, batch)
-            self._flat_batch = batch
-            starts = self._starts(first + tile * index(width), width)
-            self._copy_panel(starts)
-            from_row = T.max(begin - pair * index(rows), index(0))
-            to_row = T.min(end - pair * index(rows), index(rows))
-            with T.serial(bind(from_row), bind(to_row)) as row:
-                self._register_tile(vector_start(row, self._rows, height), starts)
+        count, lanes = self._columns.count, self._lanes
+        return [vector_start(first + index(v), count, lanes) for v in range(width)]
 
     def _copy_panel(self, starts: Sequence[Expr]) -> None:
         if self._panel is None:
@@ -137,24 +149,19 @@ class Writer:
         with self._deep() as (k, env):
             for v, start in enumerate(starts):
                 with T.vectorized(index(0), index(self._lanes)) as lane:
-                    T.buffer_store(self._panel, self._b(k, env, start + lane), [k, v, lane])
+                    column = self._columns.value(k, env, start + lane)
+                    T.buffer_store(self._panel, column, [k, v, lane])
 
     @contextmanager
     def _deep(self) -> Iterator[tuple[Expr, dict[Any, Expr]]]:
         """Loops over k: its flat index and its coordinates."""
         with nest(extents(self._p.k)) as at:
-            yield bind(_flat(self._p.k, at)), _env(self._p.k, at)
-
-    def _b(self, k: Expr, env: dict[Any, Expr], column: Expr) -> Expr:
-        if self._b_matrix is not None:
-            return self._b_matrix[self._flat_batch, k, column]
-        env = {**self._batch, **env, **_split(self._p.n, column)}
-        return self._scope.evaluate(self._p.b, env)
+            yield bind(flat(extents(self._p.k), at)), _env(self._p.k, at)
 
     def _a(self, k: Expr, env: dict[Any, Expr], row: Expr) -> Expr:
         if self._a_matrix is not None:
             return self._a_matrix[self._flat_batch, row, k]
-        env = {**self._batch, **env, **_split(self._p.m, row)}
+        env = {**self._batch, **env, **split(self._p.m, row)}
         return self._scope.evaluate(self._p.a, env)
 
     def _register_tile(self, row: Expr, starts: Sequence[Expr]) -> None:
@@ -172,7 +179,7 @@ class Writer:
             self._clear(acc, tile)
             with nest(extents(inner)) as at:
                 at = [*chunk, *at]
-                k, env = bind(_flat(self._p.k, at)), _env(self._p.k, at)
+                k, env = bind(flat(extents(self._p.k), at)), _env(self._p.k, at)
                 self._load_columns(columns, k, env, starts)
                 for i in range(height):
                     a = bind(splat(self._a(k, env, row + index(i)), lanes))
@@ -204,7 +211,7 @@ class Writer:
         for v, start in enumerate(starts):
             with T.vectorized(index(0), index(self._lanes)) as lane:
                 if self._panel is None:
-                    value = self._b(k, env, start + lane)
+                    value = self._columns.value(k, env, start + lane)
                 else:
                     value = self._panel[k, v, lane]
                 T.buffer_store(columns, value, [v, lane])
@@ -213,7 +220,7 @@ class Writer:
         """Apply what follows the product to one vector of sums, and store it."""
         p = self._p
         with T.vectorized(index(0), index(self._lanes)) as lane:
-            env = {**self._batch, **_split(p.m, row), **_split(p.n, start + lane)}
+            env = {**self._batch, **split(p.m, row), **self._columns.at(start + lane)}
             at = [env.get(axis.var, index(0)) for axis in p.stage.axes]
             if self._last is None:
                 T.buffer_store(self._out, total(lane), at)
@@ -248,14 +255,12 @@ def _env(axes: Sequence[Axis], at: Sequence[Expr]) -> dict[Any, Expr]:
     return {axis.var: i for axis, i in zip(axes, at, strict=True)}
 
 
-def _flat(axes: Sequence[Axis], at: Sequence[Expr]) -> Expr:
-    """Row-major position of coordinates ``at``."""
-    total = index(0)
-    for axis, i in zip(axes, at, strict=True):
-        total = total * index(axis.extent) + i
-    return total
-
-
-def _split(axes: Sequence[Axis], position: Expr) -> dict[Any, Expr]:
-    """Coordinates of a row-major position: inverse of :func:`_flat`."""
-    return _env(axes, coordinates(position, extents(axes)))
+def _columns(
+    product: Product, scope: Scope, window: Window | None, profile: Profile
+) -> InPlace | Written | Patches:
+    long = [axis for axis in product.n if axis.extent > 1]
+    if len(merged(scope.evaluate(product.b, {}), long)) == 1:
+        return InPlace(product, scope)
+    if window is not None:
+        return Patches(product, scope, window, profile.lanes, profile.l2_bytes // 2)
+    return Written(product, scope, profile.lanes)

@@ -39,3 +39,16 @@ def rows_at_once(height: int) -> int:
     """Rows of a sliding window's tile: alike in all tiles, at most COLUMN_VECTORS."""
     tiles = -(-height // COLUMN_VECTORS)
     return -(-height // tiles)
+
+
+def rows_of_block(height: int, width: int, lanes: int, most: int) -> int:
+    """Rows of ``width`` positions read at a time: of ``height``, with the fewest vectors in all.
+
+    Not more than ``most`` positions, but at least a row. Ragged blocks and vectors repeat work.
+    """
+
+    def vectors(rows: int) -> int:
+        return -(-height // rows) * -(-rows * width // lanes)
+
+    fitting = [rows for rows in range(1, height + 1) if rows == 1 or rows * width <= most]
+    return min(fitting, key=lambda rows: (vectors(rows), -rows))

@@ -4,11 +4,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tvm import tirx
+from tvm import te, topi
 from tvm.relax import op as R
 
-from gsb_tvm.schedules.float import schedule, sliding
-from gsb_tvm.schedules.float.tiles import rows_at_once
+from gsb_tvm.schedules.float import product, schedule, sliding
+from gsb_tvm.schedules.float.tiles import rows_at_once, rows_of_block
 from gsb_tvm.schedules.sharing import with_parts
 from gsb_tvm.targets.profile import Profile
 from tests.schedules.float_functions import call, compiled, inputs, lowered, ones, unscheduled
@@ -26,6 +26,25 @@ def _depthwise(shape: tuple[int, ...], kernel: int, **options: Any) -> list[Any]
         lambda x: R.nn.conv2d(x, ones(channels, 1, kernel, kernel), groups=shape[1], **options),
         shape,
     )
+
+
+def _convolution(shape: tuple[int, ...], kernel: int, channels: int, **options: Any) -> list[Any]:
+    weight = ones(channels, shape[1] // options.get("groups", 1), kernel, kernel)
+    return lowered(lambda x: R.nn.conv2d(x, weight, **options), shape)
+
+
+def _int8_convolution() -> list[Any]:
+    x = te.placeholder((1, 3, 19, 19), name="x")
+    weight = te.placeholder((8, 3, 3, 3), "int8", name="weight")
+    alpha = te.placeholder((8, 1, 1, 1), name="alpha")
+    scaled = topi.multiply(topi.cast(weight, "float32"), alpha)
+    return [te.create_prim_func([x, weight, alpha, topi.nn.conv2d_nchw(x, scaled, 2, 1, 1)])]
+
+
+def _gelu_tokens(x: Any) -> Any:
+    """What follows is not at the convolution's own coordinates."""
+    y = R.add(R.nn.conv2d(x, ones(6, 4, 3, 3), padding=1), ones(1, 6, 1, 1))
+    return R.nn.relu(R.permute_dims(R.reshape(y, (1, 6, 20 * 5)), (0, 2, 1)))
 
 
 def _activated(x: Any) -> Any:
@@ -70,6 +89,24 @@ SLIDING = {
     ),
 }  # fmt: skip
 
+# Channels are summed: matrix products.
+SUMMED = {
+    "3x3 of 7": lambda: _convolution((1, 5, 7, 7), 3, 6, padding=1),
+    "3x3 of two images": lambda: _convolution((2, 5, 14, 14), 3, 24, padding=1),
+    "3x3, stride 2, of 15 x 17": lambda: _convolution((1, 4, 15, 17), 3, 9, padding=1, strides=2),
+    "3x3, dilation 2": lambda: _convolution((1, 4, 15, 17), 3, 9, padding=2, dilation=2),
+    "7x7, stride 2, stem": lambda: _convolution((1, 3, 40, 40), 7, 16, padding=3, strides=2),
+    "2x2, stride 2": lambda: _convolution((1, 4, 12, 12), 2, 16, strides=2),
+    "1x1": lambda: _convolution((1, 9, 7, 7), 1, 13),
+    "1x1 of two images": lambda: _convolution((2, 9, 5, 7), 1, 13),
+    "1x1, stride 2": lambda: _convolution((1, 9, 9, 9), 1, 13, strides=2),
+    "in three blocks": lambda: _convolution((1, 16, 21, 21), 3, 8, padding=1),
+    "patches of 5": lambda: _convolution((1, 3, 20, 20), 5, 8, strides=5),
+    "uneven padding": lambda: _convolution((1, 3, 10, 21), 3, 7, padding=(0, 1, 2, 1)),
+    "int8 weight": _int8_convolution,
+    "summed, to tokens": lambda: lowered(_gelu_tokens, (1, 4, 20, 5)),
+}
+
 # Sums of 9 terms that differ in their order.
 CLOSE = {
     "average 3x3": lambda: lowered(
@@ -79,12 +116,13 @@ CLOSE = {
         lambda x: R.nn.avg_pool2d(x, (3, 3), strides=2, padding=1), (2, 3, 33, 35)
     ),
 }
-CASES = {**SLIDING, **CLOSE}
+WINDOWS = {**SLIDING, **CLOSE}
+CASES = {**WINDOWS, **{f"channels, {name}": case for name, case in SUMMED.items()}}
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_same_numbers(level: Profile, name: str) -> None:
-    exact = name in SLIDING
+    exact = name not in CLOSE
     for number, func in enumerate(CASES[name]()):
         scheduled = schedule(func, level)
         got = call(compiled(scheduled, level), func, inputs(func, 3, exact=exact))
@@ -104,10 +142,32 @@ def test_parts_do_the_whole_work(name: str, parts: int) -> None:
         np.testing.assert_array_equal(shared, whole)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", WINDOWS)
 def test_windows_are_recognised(name: str) -> None:
     profile = profile_of("llvm -mcpu=x86-64")
-    assert any(sliding.apply(func, profile) is not None for func in CASES[name]())
+    assert any(sliding.apply(func, profile) is not None for func in WINDOWS[name]())
+
+
+@pytest.mark.parametrize("name", SUMMED)
+def test_sums_over_channels_are_products(name: str) -> None:
+    profile = profile_of("llvm -mcpu=x86-64")
+    assert any(product.apply(func, profile) is not None for func in SUMMED[name]())
+
+
+def test_large_images_come_in_blocks() -> None:
+    """21 rows of 21 positions of 144 taps: 254 kB, and half of the second cache has 128 kB."""
+    profile = profile_of("llvm -mcpu=x86-64")
+    assert profile.l2_bytes // 2 == 131072
+    assert rows_of_block(21, 21, profile.lanes, 131072 // (4 * 144)) == 7
+
+
+@pytest.mark.parametrize("width", [1, 7, 14, 56])
+@pytest.mark.parametrize("height", [1, 7, 14, 56])
+@pytest.mark.parametrize("most", [1, 50, 1000, 10000])
+def test_blocks_fit_the_cache(height: int, width: int, most: int) -> None:
+    rows = rows_of_block(height, width, 16, most)
+    assert 1 <= rows <= height
+    assert rows == 1 or rows * width <= most
 
 
 def test_leaves_other_windows_alone() -> None:
@@ -147,4 +207,3 @@ def test_a_maximum_keeps_infinities(level: Profile) -> None:
     lowest = np.finfo(np.float32).min
     assert got[0, 0, 1, 1] == lowest  # what TVM starts a maximum from
     assert (got[0, 1] == np.inf).sum() == 1
-    assert isinstance(func, tirx.PrimFunc)

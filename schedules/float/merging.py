@@ -1,0 +1,41 @@
+"""Neighbouring axes that can be walked as one: vectors fill up where the last axis is short."""
+
+from collections.abc import Sequence
+
+from tvm.ir import TensorLoad
+
+from gsb_tvm.schedules.float.stages import Axis, children, loads, stride, uses
+from gsb_tvm.schedules.vector import Expr
+
+
+def merged(expr: Expr, axes: Sequence[Axis]) -> list[list[Axis]]:
+    """``axes`` in groups, each of which ``expr`` reads as if it were one axis.
+
+    Axes of extent 1 join any group.
+    """
+    groups: list[list[Axis]] = []
+    for axis in axes:
+        last = groups[-1][-1] if groups else None
+        if last is not None and _joins(expr, last, axis):
+            groups[-1].append(axis)
+        else:
+            groups.append([axis])
+    return groups
+
+
+def _joins(expr: Expr, outer: Axis, inner: Axis) -> bool:
+    if 1 in (outer.extent, inner.extent):
+        return outer.extent == inner.extent
+    if _used_outside_of_loads(expr, outer.var) or _used_outside_of_loads(expr, inner.var):
+        return False
+    for load in loads(expr):
+        far, near = stride(load, outer.var), stride(load, inner.var)
+        if far is None or near is None or far != near * inner.extent:
+            return False
+    return True
+
+
+def _used_outside_of_loads(expr: Expr, var: Expr) -> bool:
+    if isinstance(expr, TensorLoad):
+        return any(uses(load, var) for index in expr.indices for load in loads(index))
+    return expr.same_as(var) or any(_used_outside_of_loads(child, var) for child in children(expr))
