@@ -9,13 +9,15 @@ computed from: their ragged end is written in smaller vectors.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from gsb_tvm.schedules.float.expressions import Scope, index
-from gsb_tvm.schedules.float.parts import nest, spread
+from gsb_tvm.schedules.float.merging import merged
+from gsb_tvm.schedules.float.parts import coordinates, nest, spread
 from gsb_tvm.schedules.float.stages import Axis, Stage, loads, stride, uses
 from gsb_tvm.schedules.float.tiles import CHAINS, COLUMN_VECTORS, fitting_lanes
 from gsb_tvm.schedules.sharing import Share
@@ -87,22 +89,23 @@ def compute(
         _reduce(stage, scope, out, row, lanes, share)
         return
     single = [index(0) for _ in stage.reduce]
-    axes = stage.axes[len(row) :]
-    at = _last_long(axes)
-    count = axes[at].extent if axes else 1
+    groups = merged(scope.value(stage, stage.vars, single), stage.axes[len(row) :])
+    *outer, count = [prod(extents(group)) for group in groups] or [1]
 
     def write(before: Sequence[Expr], start: Expr, width: int) -> None:
         with T.vectorized(index(0), index(width)) as lane:
-            rest = [*before, start + lane, *[index(0) for _ in axes[at + 1 :]]][: len(axes)]
+            rest = []
+            for group, position in zip(groups, [*before, start + lane], strict=False):
+                rest += coordinates(position, extents(group))
             out.put(scope.value(stage, [*row, *rest], single), row, rest)
 
     lanes = fitting_lanes(count, lanes)
     whole = count if out.is_output else count // lanes * lanes
-    with spread([*extents(axes[:at]), -(-whole // lanes)], share) as (*before, number):
+    with spread([*outer, -(-whole // lanes)], share) as (*before, number):
         write(before, vector_start(number, whole, lanes), lanes)
     if whole == count:
         return
-    with spread(extents(axes[:at]), share) as before:
+    with spread(outer, share) as before:
         while whole < count:
             width = fitting_lanes(count - whole, lanes)
             write(before, index(whole), width)

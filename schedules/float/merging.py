@@ -11,25 +11,25 @@ from gsb_tvm.schedules.vector import Expr
 def merged(expr: Expr, axes: Sequence[Axis]) -> list[list[Axis]]:
     """``axes`` in groups, each of which ``expr`` reads as if it were one axis.
 
-    Axes of extent 1 join any group.
+    Axes of extent 1 join any group, and trailing ones the last.
     """
     groups: list[list[Axis]] = []
     for axis in axes:
-        last = groups[-1][-1] if groups else None
-        if last is not None and _joins(expr, last, axis):
+        if groups and _joins(expr, groups[-1], axis):
             groups[-1].append(axis)
         else:
             groups.append([axis])
     return groups
 
 
-def _joins(expr: Expr, outer: Axis, inner: Axis) -> bool:
-    if 1 in (outer.extent, inner.extent):
-        return outer.extent == inner.extent
-    if _used_outside_of_loads(expr, outer.var) or _used_outside_of_loads(expr, inner.var):
+def _joins(expr: Expr, group: Sequence[Axis], inner: Axis) -> bool:
+    outer = [axis for axis in group if axis.extent > 1][-1:]
+    if inner.extent == 1 or not outer:
+        return True
+    if any(_used_outside_of_loads(expr, axis.var) for axis in (*outer, inner)):
         return False
     for load in loads(expr):
-        far, near = stride(load, outer.var), stride(load, inner.var)
+        far, near = stride(load, outer[0].var), stride(load, inner.var)
         if far is None or near is None or far != near * inner.extent:
             return False
     return True

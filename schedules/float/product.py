@@ -1,7 +1,8 @@
 """Matrix products: dense layers, batched products, convolutions as products.
 
 The stage ``C[b, m, n] = sum_k A[b, m, k] * B[b, k, n]`` is found by which axes its two factors
-depend on; b, m, n and k may each be several axes (the k of a convolution are channel and window).
+depend on; b, m, n and k may each be several axes (the k of a convolution are channel and window,
+the b of a grouped one its groups).
 n is the side with the last axis of C, so that results are stored in vectors.
 
 1. A becomes scalars that are broadcast: read in place where it is a tensor, else (a weight
@@ -23,6 +24,7 @@ from tvm.ir import TensorLoad
 
 from gsb_tvm.schedules.float import rows
 from gsb_tvm.schedules.float.expressions import Scope
+from gsb_tvm.schedules.float.groups import split_groups
 from gsb_tvm.schedules.float.register_tiles import Writer
 from gsb_tvm.schedules.float.roles import Product, match
 from gsb_tvm.schedules.float.stages import Stage, calls, read, rewritten
@@ -53,11 +55,12 @@ def apply(func: Any, profile: Profile) -> Any | None:
         scope.bind_buffer(param, param)
     for stage in stages[:first]:
         scope.inline(stage)
-    product = match(stages[first], scope)
+    stage, places = split_groups(stages[first])
+    product = match(stage, places, scope)
     if product is None:
         return None
     before, after = stages[:first], stages[first + 1 :]
-    window = _window(stages[first], before)
+    window = _window(stage, before)
     return rewritten(func, lambda buffers: _emit(before, product, window, after, buffers, profile))
 
 
@@ -81,7 +84,7 @@ def _emit(
         last = after[-1] if after else None
         Writer(product, scope, buffers, profile, last, window=window, long=_is_long(after)).emit()
         return
-    matrix = workspace(product.stage.shape, "float32")
+    matrix = workspace([int(n) for n in result.shape], "float32")
     Writer(product, scope, {**buffers, result: matrix}, profile, None, window=window).emit()
     rows.emit([*before, *after], {**buffers, result: matrix}, profile.lanes)
 

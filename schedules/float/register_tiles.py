@@ -221,7 +221,8 @@ class Writer:
         p = self._p
         with T.vectorized(index(0), index(self._lanes)) as lane:
             env = {**self._batch, **split(p.m, row), **self._columns.at(start + lane)}
-            at = [env.get(axis.var, index(0)) for axis in p.stage.axes]
+            env = {axis.var: index(0) for axis in p.stage.axes} | env
+            at = [self._scope.evaluate(place, env) for place in p.places]
             if self._last is None:
                 T.buffer_store(self._out, total(lane), at)
             else:

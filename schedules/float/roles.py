@@ -1,5 +1,6 @@
 """Which axes of a reduction are the rows, columns, batch and depth of a matrix product."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -12,9 +13,13 @@ from gsb_tvm.schedules.vector import Expr
 
 @dataclass(frozen=True)
 class Product:
-    """Axes of a product by role, and its factors as expressions of the stage's own variables."""
+    """Axes of a product by role, and its factors as expressions of the stage's own variables.
+
+    So are ``places``, the coordinates of an element in the stage's tensor.
+    """
 
     stage: Stage
+    places: tuple[Expr, ...]
     batch: tuple[Axis, ...]
     m: tuple[Axis, ...]
     n: tuple[Axis, ...]
@@ -27,7 +32,7 @@ class Product:
         return self.stage.reduce
 
 
-def match(stage: Stage, scope: Scope) -> Product | None:
+def match(stage: Stage, places: Sequence[Expr], scope: Scope) -> Product | None:
     """``stage`` as a product of at least 2 rows and 2 columns; None where it is none."""
     term = scope.value(stage, stage.vars, [axis.var for axis in stage.reduce])
     if stage.combine != "add" or not isinstance(term, tirx.Mul) or term.ty.dtype != "float32":
@@ -48,7 +53,7 @@ def match(stage: Stage, scope: Scope) -> Product | None:
     if prod(a.extent for a in only_left) < 2 or prod(a.extent for a in only_right) < 2:
         return None
     if long[-1] in only_right:
-        return Product(stage, batch, only_left, only_right, term.a, term.b)
+        return Product(stage, tuple(places), batch, only_left, only_right, term.a, term.b)
     if long[-1] in only_left:
-        return Product(stage, batch, only_right, only_left, term.b, term.a)
+        return Product(stage, tuple(places), batch, only_right, only_left, term.b, term.a)
     return None

@@ -161,7 +161,7 @@ def test_close_numbers(level: Profile, name: str) -> None:
         np.testing.assert_allclose(got, want, rtol=0, atol=2.4e-5 * np.abs(want).max())
 
 
-@pytest.mark.parametrize("parts", [2, 7, MOST_PARTS])
+@pytest.mark.parametrize("parts", [3, MOST_PARTS])
 @pytest.mark.parametrize("name", [*EXACT, *CLOSE])
 def test_parts_do_the_whole_work(name: str, parts: int) -> None:
     """The same numbers to the last bit, however many parts there are: each sum is one part's."""
@@ -258,6 +258,17 @@ def test_rows_run_on_vectors(level: Profile, name: str) -> None:
     source = compiled(schedule(func, level), level).mod.inspect_source("s")
     assert "mulps" in source
     assert not any(f"{library}f" in source for library in ("exp", "erf", "tanh"))
+
+
+def test_short_axes_are_walked_as_one(level: Profile) -> None:
+    """Rows of 7 elements: vectors of 4 on their own, full ones where 49 are neighbours."""
+    (func,) = lowered(lambda x, y: R.nn.relu(R.add(x, y)), (2, 5, 7, 7), (1, 5, 1, 1))
+    library = compiled(schedule(func, level), level)
+    register = {16: "zmm", 8: "ymm", 4: "xmm"}[level.lanes]
+    lines = library.mod.inspect_source("s").splitlines()
+    assert any("addps" in line and register in line for line in lines)
+    x, y = inputs(func, 3, exact=True)
+    np.testing.assert_array_equal(call(library, func, [x, y]), np.maximum(x + y, 0))
 
 
 @pytest.mark.parametrize("name", ["dense 7x96x10", "patches 32/8", "softmax 198", "gelu"])

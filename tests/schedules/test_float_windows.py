@@ -104,6 +104,8 @@ SUMMED = {
     "patches of 5": lambda: _convolution((1, 3, 20, 20), 5, 8, strides=5),
     "uneven padding": lambda: _convolution((1, 3, 10, 21), 3, 7, padding=(0, 1, 2, 1)),
     "int8 weight": _int8_convolution,
+    "three groups of four": lambda: _convolution((1, 15, 9, 11), 3, 12, padding=1, groups=3),
+    "two groups, stride 2": lambda: _convolution((1, 6, 15, 17), 3, 16, strides=2, groups=2),
     "summed, to tokens": lambda: lowered(_gelu_tokens, (1, 4, 20, 5)),
 }
 
@@ -175,6 +177,8 @@ def test_leaves_other_windows_alone() -> None:
     profile = profile_of("llvm -mcpu=x86-64")
     (wide,) = _depthwise((1, 3, 25, 25), 5, strides=5)
     assert sliding.apply(wide, profile) is None
+    (few,) = _convolution((1, 12, 9, 9), 3, 8, groups=4)
+    assert product.apply(few, profile) is None
     (dense,) = lowered(lambda x: R.nn.conv2d(x, ones(4, 3, 3, 3)), (1, 3, 9, 9))
     assert sliding.apply(dense, profile) is None
 
