@@ -9,16 +9,17 @@ from tvm.tirx import PrimFunc
 
 import gsb_tvm
 from gsb_tvm.driver import Options, compile_model
-from gsb_tvm.passes.lower_packed import FAMILY
+from gsb_tvm.schedules.sharing import is_phase, statements
 from gsb_tvm.targets import resolve
 
 torch = pytest.importorskip("torch")
 ort = pytest.importorskip("onnxruntime")
 
+from torch import nn  # noqa: E402
+
 from gsb_tvm.models.export import export  # noqa: E402  needs torch
 from gsb_tvm.models.fill import realistic_  # noqa: E402
 from gsb_tvm.models.gsb import PRESETS, Gsb, float_vit  # noqa: E402
-from torch import nn  # noqa: E402
 
 IMAGE = (1, 3, 32, 32)
 
@@ -69,15 +70,11 @@ def test_every_float_operator_is_scheduled(
     options = Options(tmp_path / "m.so", stop_after="ScheduleFloat")
     module = compile_model(made(tmp_path), resolve(target), options).module
     kernels = {
-        variable.name_hint: func.attrs or {}
+        variable.name_hint: func
         for variable, func in module.functions_items()
         if isinstance(func, PrimFunc)
     }
-    left = [
-        name
-        for name, attributes in kernels.items()
-        if FAMILY not in attributes and "tirx.is_scheduled" not in attributes
-    ]
+    left = [name for name, func in kernels.items() if not any(map(is_phase, statements(func)))]
     assert left == []
     assert len(kernels) > 5
 

@@ -15,8 +15,9 @@ from tvm.relax import op as R
 
 from gsb_tvm.schedules.float import RULES, product, rows, schedule, sliding
 from gsb_tvm.schedules.float.tiles import MAX_VECTORS, fitting_lanes, product_tile
-from gsb_tvm.schedules.sharing import MOST_PARTS, is_phase, statements, with_parts
+from gsb_tvm.schedules.sharing import MOST_PARTS, is_phase, statements
 from gsb_tvm.targets.profile import Profile
+from tests.schedules.cuts import Cut
 from tests.schedules.float_functions import (
     Graph,
     call,
@@ -161,16 +162,16 @@ def test_close_numbers(level: Profile, name: str) -> None:
         np.testing.assert_allclose(got, want, rtol=0, atol=2.4e-5 * np.abs(want).max())
 
 
-@pytest.mark.parametrize("parts", [3, MOST_PARTS])
+@pytest.mark.parametrize("cut", [Cut(3, backwards=True), Cut(MOST_PARTS)], ids=["3", "most"])
 @pytest.mark.parametrize("name", [*EXACT, *CLOSE])
-def test_parts_do_the_whole_work(name: str, parts: int) -> None:
+def test_parts_do_the_whole_work(name: str, cut: Cut) -> None:
     """The same numbers to the last bit, however many parts there are: each sum is one part's."""
     level = profile_of("llvm -mcpu=x86-64")
     for func in _functions(name):
         scheduled = schedule(func, level)
         data = inputs(func, 3, exact=name in EXACT)
         whole = call(compiled(scheduled, level), func, data)
-        shared = call(compiled(with_parts(scheduled, parts), level), func, data)
+        shared = call(compiled(cut(scheduled), level), func, data)
         np.testing.assert_array_equal(shared, whole)
 
 

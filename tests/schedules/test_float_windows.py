@@ -9,8 +9,9 @@ from tvm.relax import op as R
 
 from gsb_tvm.schedules.float import product, schedule, sliding
 from gsb_tvm.schedules.float.tiles import rows_at_once, rows_of_block
-from gsb_tvm.schedules.sharing import with_parts
+from gsb_tvm.schedules.sharing import MOST_PARTS
 from gsb_tvm.targets.profile import Profile
+from tests.schedules.cuts import Cut
 from tests.schedules.float_functions import call, compiled, inputs, lowered, ones, unscheduled
 from tests.schedules.levels import LEVELS, profile_of, runnable
 
@@ -133,14 +134,14 @@ def test_same_numbers(level: Profile, name: str) -> None:
         np.testing.assert_allclose(got, want, rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("parts", [3, 64])
+@pytest.mark.parametrize("cut", [Cut(3, backwards=True), Cut(MOST_PARTS)], ids=["3", "most"])
 @pytest.mark.parametrize("name", CASES)
-def test_parts_do_the_whole_work(name: str, parts: int) -> None:
+def test_parts_do_the_whole_work(name: str, cut: Cut) -> None:
     level = profile_of("llvm -mcpu=x86-64")
     for func in CASES[name]():
         scheduled, data = schedule(func, level), inputs(func, 3, exact=False)
         whole = call(compiled(scheduled, level), func, data)
-        shared = call(compiled(with_parts(scheduled, parts), level), func, data)
+        shared = call(compiled(cut(scheduled), level), func, data)
         np.testing.assert_array_equal(shared, whole)
 
 
