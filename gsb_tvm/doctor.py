@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m gsb_tvm.docto
 
 
 def _execute() -> int:
-    findings = [*_packages(), *_linkers(), *_emulators()]
+    findings = [*_packages(), *_linkers(), *_emulators(), *_tiles()]
     command.require_stdout(lambda: _show(findings))
     broken = any(finding.needed and not finding.ok for finding in findings)
     return int(ExitCode.TOOLCHAIN if broken else ExitCode.OK)
@@ -89,6 +89,17 @@ def _emulators() -> list[Finding]:
         text = path or f"not found; to verify code for other {arch} CPUs: apt install qemu-user"
         found.append(Finding(name, text, path is not None))
     return found
+
+
+def _tiles() -> list[Finding]:
+    """On a CPU with AMX, whether this process may use it."""
+    from gsb_tvm.targets.host import host
+    from gsb_tvm.targets.permission import tile_features
+
+    if refused := host().tiles_refused:
+        text = f"refused by Linux ({refused}); code for this machine is made without it"
+        return [Finding("AMX", text, ok=False)]
+    return [Finding("AMX", "granted by Linux", ok=True)] if tile_features(host().features) else []
 
 
 def _show(findings: Sequence[Finding]) -> None:

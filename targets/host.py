@@ -3,10 +3,11 @@
 import os
 import platform
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+from gsb_tvm.targets.permission import ask_for_tiles, tile_features
 from gsb_tvm.targets.profile import Profile
 
 # asm/hwcap.h of Linux 6.12, arch/arm64: names of the bits from bit 0 upward.
@@ -31,8 +32,9 @@ _CACHE_UNITS = {"K": 1024, "M": 1024**2, "G": 1024**3}
 class Host:
     """The machine; sizes in bytes, 0 where the kernel does not say.
 
-    ``features`` are names of /proc/cpuinfo (x86) or HWCAP (Arm). ``num_cores`` counts the cores
-    this process may use.
+    ``features`` are names of /proc/cpuinfo (x86) or HWCAP (Arm) that this process may use.
+    ``num_cores`` counts the cores it may use. ``tiles_refused`` says why Linux refuses the AMX that
+    the CPU has; empty where it does not.
     """
 
     arch: str
@@ -42,12 +44,22 @@ class Host:
     l1_bytes: int
     l2_bytes: int
     l3_bytes: int
+    tiles_refused: str = ""
 
 
 @cache
 def host() -> Host:
-    """Return this machine, read once per process."""
-    return read_host(Path("/"), platform.machine(), len(os.sched_getaffinity(0)))
+    """Return this machine, read once per process; where it has AMX, Linux is asked for it."""
+    found = read_host(Path("/"), platform.machine(), len(os.sched_getaffinity(0)))
+    return permitted(found, ask_for_tiles()) if tile_features(found.features) else found
+
+
+def permitted(machine: Host, tiles_refused: str) -> Host:
+    """``machine`` without AMX where that is refused."""
+    if not tiles_refused:
+        return machine
+    features = machine.features - tile_features(machine.features)
+    return replace(machine, features=features, tiles_refused=tiles_refused)
 
 
 def read_host(root: Path, machine: str, num_cores: int) -> Host:

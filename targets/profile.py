@@ -77,6 +77,15 @@ class Profile:
         return self.has_avx512 and "avx512vpopcntdq" in self.features
 
     @property
+    def has_amx_int8(self) -> bool:
+        """Products of tiles of bytes (AMX-TILE, AMX-INT8).
+
+        Also the shuffles that make bytes of bits (AVX512-VBMI, GFNI), which all such CPUs have.
+        """
+        needed = {"amx-tile", "amx-int8", "avx512vbmi", "gfni"}
+        return self.has_avx512 and self.features.issuperset(needed)
+
+    @property
     def has_neon(self) -> bool:
         """128-bit Arm vectors."""
         return "neon" in self.features

@@ -16,6 +16,7 @@ from gsb_tvm.runtime.arrays import Array, address, as_input, is_torch, zeros
 from gsb_tvm.runtime.library import Library
 from gsb_tvm.runtime.workers import check_threads, prepare
 from gsb_tvm.targets.host import host, missing
+from gsb_tvm.targets.permission import tile_features
 
 
 class Module:
@@ -195,6 +196,12 @@ def check_loadable(metadata: meta.Metadata, name: str) -> None:
         raise ArtefactError(
             f"{name}: made for {target.arch}, this machine is {machine.arch}. "
             f"Copy it to such a machine, or compile the model for {machine.arch}."
+        )
+    if machine.tiles_refused and tile_features(target.required_features):
+        raise ArtefactError(
+            f"{name}: made for {target.cpu} with AMX, which Linux refuses this process "
+            f"({machine.tiles_refused}). Allow it arch_prctl(ARCH_REQ_XCOMP_PERM), or compile the "
+            "model with -mattr=-amx-int8,-amx-tile."
         )
     if lacks := missing(machine, target.arch, target.required_features):
         raise ArtefactError(

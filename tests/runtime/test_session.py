@@ -2,6 +2,7 @@ import gc
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -11,8 +12,10 @@ import torch
 
 from gsb_tvm.dialect.errors import ArtefactError, UsageError
 from gsb_tvm.runtime import metadata as meta
+from gsb_tvm.runtime import session
 from gsb_tvm.runtime.build import Artefact, build
 from gsb_tvm.runtime.session import Module, load
+from gsb_tvm.targets.host import host, permitted
 
 
 @pytest.fixture(scope="module")
@@ -267,6 +270,24 @@ def test_a_cpu_without_a_feature_is_refused(artefact: Artefact, tmp_path: Path) 
     assert str(caught.value) == (
         f"{path}: made for {target.cpu}, and this CPU lacks amx_fp1024. "
         "Compile the model with --target native, or for an older CPU."
+    )
+
+
+def test_amx_that_linux_refuses_is_said(
+    artefact: Artefact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = msgspec.structs.replace(
+        meta.read(artefact.path).target, text="", required_features=("amx_tile", "sse2")
+    )
+    path = rewritten(artefact, tmp_path / "m.so", target=target)
+    machine = replace(host(), features=host().features | {"amx_tile"})
+    monkeypatch.setattr(session, "host", lambda: permitted(machine, "Operation not permitted"))
+    with pytest.raises(ArtefactError) as caught:
+        load(path)
+    assert str(caught.value) == (
+        f"{path}: made for {target.cpu} with AMX, which Linux refuses this process (Operation not "
+        "permitted). Allow it arch_prctl(ARCH_REQ_XCOMP_PERM), or compile the model with "
+        "-mattr=-amx-int8,-amx-tile."
     )
 
 

@@ -6,7 +6,16 @@ from pathlib import Path
 import pytest
 
 from gsb_tvm.targets import missing_here, resolve
-from gsb_tvm.targets.host import Host, auxv_features, cpuinfo_features, host, missing, read_host
+from gsb_tvm.targets.host import (
+    Host,
+    auxv_features,
+    cpuinfo_features,
+    host,
+    missing,
+    permitted,
+    read_host,
+)
+from gsb_tvm.targets.permission import ask_for_tiles, tile_features
 
 # Two processors of a hybrid machine: only the first has avx512f.
 HYBRID = """processor\t: 0
@@ -115,3 +124,19 @@ def test_this_machine():
     # No machine reports AVX10 by flag, so code for it is refused everywhere.
     assert "avx10_2" in missing_here(resolve("llvm -mcpu=diamondrapids"))
     assert os.sched_getaffinity(0)
+
+
+def test_amx_that_linux_refuses_is_not_there() -> None:
+    features = frozenset({"sse2", "amx_tile", "amx_int8", "amx_bf16"})
+    cpu = Host("x86_64", "GenuineIntel", features, 1, 0, 0, 0)
+    assert permitted(cpu, "") == cpu
+    got = permitted(cpu, "Operation not permitted")
+    assert (got.features, got.tiles_refused) == ({"sse2"}, "Operation not permitted")
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="a system call of x86-64")
+def test_tiles_are_granted_only_where_the_cpu_has_them() -> None:
+    """The answer of this machine's Linux."""
+    cpu = cpuinfo_features(Path("/proc/cpuinfo").read_text())
+    assert "amx_tile" in cpu or ask_for_tiles()
+    assert bool(tile_features(host().features)) == ("amx_tile" in cpu and not ask_for_tiles())

@@ -5,7 +5,7 @@ import pytest
 
 from gsb_tvm.targets import llvm, missing_here, resolve
 from gsb_tvm.targets.features import LINUX_NAMES, emitted, linux_names
-from gsb_tvm.targets.host import Host, host
+from gsb_tvm.targets.host import Host, host, permitted
 from gsb_tvm.targets.native import native_cpu
 from gsb_tvm.targets.resolution import resolve_for
 from gsb_tvm.targets.spec import parse
@@ -61,6 +61,33 @@ def test_a_guess_whose_features_a_hypervisor_hides_is_overruled():
     assert got.mcpu != "sapphirerapids"
     assert got.has_vpopcntdq
     assert "amx-int8" not in got.features
+
+
+def test_native_does_without_amx_that_linux_refuses():
+    machine = machine_like("x86_64", "sapphirerapids")
+    assert native(machine).has_amx_int8
+    got = native(permitted(machine, "Operation not permitted"))
+    assert not got.has_amx_int8
+    assert not any(name.startswith("amx") for name in got.required_features)
+    assert set(got.required_features) == machine.features - {"amx_int8", "amx_tile"}
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("llvm -mcpu=sapphirerapids", True),
+        ("llvm -mcpu=emeraldrapids", True),
+        ("llvm -mcpu=graniterapids", True),
+        ("llvm -mcpu=sapphirerapids -mattr=-amx-int8,-amx-tile", False),
+        ("llvm -mcpu=sapphirerapids -mattr=-gfni", False),
+        ("llvm -mcpu=znver5", False),
+        ("llvm -mcpu=znver5 -mattr=+amx-int8", True),
+        ("llvm -mcpu=haswell -mattr=+amx-int8", False),
+        ("llvm -mcpu=cortex-a72", False),
+    ],
+)
+def test_which_targets_have_tile_products(target, expected):
+    assert resolve(target).has_amx_int8 == expected
 
 
 def test_a_hole_in_the_middle_of_a_chain_is_honoured():

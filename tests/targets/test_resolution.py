@@ -137,7 +137,7 @@ def test_json_of_tvm_reads_back():
         ("icelake-server", 512, "avx2 fma avx512 vpopcntdq"),
         ("znver4", 512, "avx2 fma avx512 vpopcntdq"),
         ("znver5", 512, "avx2 fma avx512 vpopcntdq"),
-        ("sapphirerapids", 512, "avx2 fma avx512 vpopcntdq"),
+        ("sapphirerapids", 512, "avx2 fma avx512 vpopcntdq amx_int8"),
         ("cortex-a53", 128, "fma neon"),
         ("cortex-a55", 128, "fma neon"),
         ("cortex-a72", 128, "fma neon"),
