@@ -9,7 +9,7 @@ from gsb_tvm.dialect.bits import WORD_BITS, words
 from gsb_tvm.dialect.specs import Dense, Kind, Operand
 from gsb_tvm.schedules.sharing import Share
 from gsb_tvm.schedules.slots import Flag
-from gsb_tvm.schedules.vector import bind, bits_of, local, put, rounded, splat
+from gsb_tvm.schedules.vector import bind, bits_of, lanes_of, local, put, rounded, splat
 
 Expr = Any
 Buffer = Any
@@ -116,11 +116,12 @@ class Floats:
 class Bits:
     """Thresholds: bit = ((dot - lo) as uint32 <= width) != flip.
 
-    Once per block the interval of dots becomes one of counts, so that a subtraction and an unsigned
+    Once per block the interval of dots becomes one of counts, so that an addition and an unsigned
     comparison are left: from ``lo <= base - factor * count <= hi`` follow ``ceil((base - hi) /
     factor) <= count`` and ``count <= floor((base - lo) / factor)``. An interval that passes 2**32
     is replaced by its complement, with the flip inverted. Bounds are first clamped to one beyond
-    what a dot can be, so nothing overflows.
+    what a dot can be, so nothing overflows. A flip becomes the complement modulo 2**32: from
+    last + 1, 2**32 - (last - first) - 1 numbers.
     """
 
     def __init__(self, spec: Dense, named: dict[str, Buffer]) -> None:
@@ -130,9 +131,9 @@ class Bits:
         self.masked = spec.thresholds.kind is Kind.MASKED
         self.prefixes = ("", "zero_") if self.masked else ("",)
         size = spec.column_tile
-        self.start = {p: local((size,), "int32") for p in self.prefixes}
+        # Minus the first count inside, to be added: an addition takes a count from memory.
+        self.shift = {p: local((size,), "int32") for p in self.prefixes}
         self.length = {p: local((size,), "uint32") for p in self.prefixes}
-        self.flips = {p: local((size // WORD_BITS,), "uint32") for p in self.prefixes}
         if self.masked:
             self.zeros = local((1,), "uint32")
             put(self.zeros, T.uint32(0), 0)
@@ -163,15 +164,16 @@ class Bits:
         if block.factor == 2:
             one = const(1, "int32")
             first, last = (first + one) >> one, last >> one
-        empty = last < first
-        start = T.Select(empty, const(NEVER, "int32"), first)
-        length = T.Select(empty, const(0, "int32"), last - first)
-        T.buffer_store(self.start[prefix], start, [here])
-        T.buffer_store(self.length[prefix], T.cast(length, f"uint32x{WORD_BITS}"), [here])
+        empty, never = last < first, const(NEVER, "int32")
+        first, last = (T.Select(empty, never, bound) for bound in (first, last))
         flip = bits_of(wraps, WORD_BITS)
         if not prefix:
             flip = flip ^ self.named["flip"][T.floordiv(block.first, WORD_BITS) + word]
-        put(self.flips[prefix], flip, word)
+        flipped, size = bind(lanes_of(flip, WORD_BITS)), bind(last - first)
+        shift = T.Select(flipped, ~last, const(0, "int32") - first)  # ~last = -(last + 1)
+        length = T.Select(flipped, const(-2, "int32") - size, size)
+        T.buffer_store(self.shift[prefix], shift, [here])
+        T.buffer_store(self.length[prefix], T.cast(length, f"uint32x{WORD_BITS}"), [here])
 
     def row(self, block: Block, token: Expr, counts: Buffer) -> None:
         """Write one bit per column of the block."""
@@ -191,9 +193,8 @@ class Bits:
 
     def _inside(self, prefix: str, part: int, count: Expr) -> Expr:
         at = span(part * WORD_BITS, WORD_BITS)
-        offset = T.cast(count - self.start[prefix][at], f"uint32x{WORD_BITS}")
-        inside = bits_of(offset <= self.length[prefix][at], WORD_BITS)
-        return bind(inside ^ self.flips[prefix][part])
+        offset = T.cast(count + self.shift[prefix][at], f"uint32x{WORD_BITS}")
+        return bind(bits_of(offset <= self.length[prefix][at], WORD_BITS))
 
     def _real(self, word: Expr) -> Expr:
         """Bits of output word ``word`` that are not padding."""
