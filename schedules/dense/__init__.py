@@ -1,6 +1,6 @@
 """Dense layers: an activation plane times packed constant weights, with a fused epilogue."""
 
 from gsb_tvm.schedules.dense.kernel import kernel
-from gsb_tvm.schedules.dense.tiles import column_tile
+from gsb_tvm.schedules.dense.tiles import Method, column_tile, method
 
-__all__ = ["column_tile", "kernel"]
+__all__ = ["Method", "column_tile", "kernel", "method"]

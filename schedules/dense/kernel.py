@@ -1,9 +1,9 @@
-"""The loop nest of a dense layer: column blocks, token tiles, register tiles.
+"""The kernel of a dense layer, and its loop nest by counting.
 
-The weights of a column block stay in L1 while all tokens of a part pass; a token tile's words are
-neighbours in memory. Tails are tiles of their own, cut when the kernel is written: nothing outside
-a tensor's logical shape is ever stored. Parts share the token tiles of every batch element, and
-each prepares the column blocks for itself.
+Column blocks, then token tiles, then register tiles. The weights of a column block stay in L1
+while all tokens of a part pass; a token tile's words are neighbours in memory. Tails are tiles of
+their own, cut when the kernel is written: nothing outside a tensor's logical shape is ever stored.
+Parts share the token tiles of every batch element, and each prepares the column blocks for itself.
 """
 
 from collections.abc import Callable
@@ -12,13 +12,14 @@ from typing import Any
 from tvm.script.ir_builder import tirx as T
 
 from gsb_tvm.dialect.specs import Dense, Kind
+from gsb_tvm.schedules.dense import amx
 from gsb_tvm.schedules.dense.carry_save import count_carry_save
 from gsb_tvm.schedules.dense.counters import Cells, Tile, count_bytes, count_words, repeat
 from gsb_tvm.schedules.dense.epilogue import Block, Epilogue, epilogue, span
 from gsb_tvm.schedules.dense.formula import Base, Product, Term, product
 from gsb_tvm.schedules.dense.lookup import Lookup
 from gsb_tvm.schedules.dense.operands import Plane, column_base
-from gsb_tvm.schedules.dense.tiles import Method, Tiles, tiles
+from gsb_tvm.schedules.dense.tiles import Method, Tiles, method, tiles
 from gsb_tvm.schedules.sharing import Share, phase
 from gsb_tvm.schedules.slots import Flag
 from gsb_tvm.schedules.vector import bind, local, prim_func, splat
@@ -35,37 +36,57 @@ _COUNTS: dict[Method, Callable[[Tile, tuple[Term, ...]], Cells]] = {
 }
 
 
-def kernel(spec: Dense, profile: Profile) -> Any:
+def kernel(spec: Dense, profile: Profile, how: Method | None = None) -> Any:
     """PrimFunc of ``spec``; its arguments are ``spec.inputs()``, then ``spec.outputs()``.
 
-    ``spec.column_tile`` must be the profile's (:func:`column_tile`).
+    ``spec.column_tile`` must be the profile's (:func:`column_tile`). ``how`` overrides the choice
+    of :func:`method`.
     """
-    shape = tiles(profile)
-    assert spec.column_tile == shape.column_tile
+    assert spec.column_tile == tiles(profile).column_tile
+    write = _write_tiles if (how or method(spec, profile)) is Method.TILES else _write_counts
     tensors = [*spec.inputs(), *spec.outputs()]
 
     def body(*buffers: Buffer) -> None:
         named = {name: buffer for (name, _, _), buffer in zip(tensors, buffers, strict=True)}
         zeros = Flag(named["out_zeros"]) if "out_zeros" in named else None
-
-        def write(share: Share, activation: Kind) -> None:
-            finish = epilogue(spec, named, shape.lanes)
-            _Nest(spec, shape, named, product(activation, spec.weight), finish, share).write()
-            finish.leave(share, zeros)
-
-        with phase() as share:
-            if spec.activation is not Kind.MASKED:
-                write(share, spec.activation)
-            else:
-                with T.If(named["a_zeros"][0] == 0):
-                    with T.Then():
-                        write(share, Kind.SIGN)
-                    with T.Else():
-                        write(share, Kind.MASKED)
+        write(spec, profile, named, zeros)
         if zeros is not None:
             zeros.write()
 
     return prim_func(tensors, body)
+
+
+def _write_tiles(
+    spec: Dense, profile: Profile, named: dict[str, Buffer], zeros: Flag | None
+) -> None:
+    """The phase of the layer by tile products."""
+    scratch = amx.Scratch(spec, profile)
+    with phase() as share:
+        finish = epilogue(spec, named, profile.lanes)
+        amx.Nest(spec, named, finish, share, scratch).write()
+        finish.leave(share, zeros)
+
+
+def _write_counts(
+    spec: Dense, profile: Profile, named: dict[str, Buffer], zeros: Flag | None
+) -> None:
+    """The phase of the layer by counting; a masked activation without zeros is one of signs."""
+    shape = tiles(profile)
+
+    def write(share: Share, activation: Kind) -> None:
+        finish = epilogue(spec, named, shape.lanes)
+        _Nest(spec, shape, named, product(activation, spec.weight), finish, share).write()
+        finish.leave(share, zeros)
+
+    with phase() as share:
+        if spec.activation is not Kind.MASKED:
+            write(share, spec.activation)
+            return
+        with T.If(named["a_zeros"][0] == 0):
+            with T.Then():
+                write(share, Kind.SIGN)
+            with T.Else():
+                write(share, Kind.MASKED)
 
 
 class _Nest:

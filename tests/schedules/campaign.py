@@ -26,7 +26,7 @@ from gsb_tvm.dialect import oracle
 from gsb_tvm.dialect.bits import Rows
 from gsb_tvm.dialect.specs import AttentionPlanes, Kind, encode, spread_of
 from gsb_tvm.schedules.families import kernel
-from gsb_tvm.targets import Profile, missing_here, resolve
+from gsb_tvm.targets import Profile
 from tests.schedules import test_attention_planes as attention_planes
 from tests.schedules import test_attention_value as attention_value
 from tests.schedules import test_batch_matmul as batch_matmul
@@ -34,11 +34,11 @@ from tests.schedules import test_binarize as binarize
 from tests.schedules import test_dense as dense
 from tests.schedules import test_value_planes as value_planes
 from tests.schedules.cuts import PARTS, Cut
+from tests.schedules.levels import AMX, LEVELS, obstacle, profile_of, target_of
 
 Array = npt.NDArray[Any]
 Draw = Callable[[Any, np.random.Generator, int], list[Array]]
 
-LEVELS = ("znver5", "skylake-avx512", "haswell", "x86-64")
 EDGES = (64, 24, 1, 31, 33, 63, 65, 32, 127, 128, 4096)
 WIDEST = 4096
 CASES = 12000  # 2,000 for each family: three minutes
@@ -51,12 +51,13 @@ class Family:
     """Where kernels and data come from.
 
     ``cases`` makes what the family's tests draw, ``spec`` takes the spec out of it, ``data`` makes
-    the n-th inputs.
+    the n-th inputs, ``kernel`` the PrimFunc.
     """
 
     cases: Callable[[Profile], st.SearchStrategy[Any]]
     data: Draw
     spec: Callable[[Any], Any] = lambda case: case
+    kernel: Callable[[Any, Profile], Any] = kernel
 
 
 @dataclass
@@ -97,6 +98,7 @@ FAMILIES = {
     "dense": Family(
         lambda profile: dense.cases().map(lambda case: dense.make_spec(profile, *case)),
         _dense,
+        kernel=dense.written,
     ),
     "value_planes": Family(lambda profile: value_planes.SPECS, _value_planes),
     "attention_planes": Family(
@@ -200,7 +202,7 @@ def _check(
     """Compile one kernel and compare it on ``DRAWS`` sets of data."""
     spec = family.spec(case)
     cut = Cut(int(rng.choice(PARTS)), backwards=bool(rng.integers(2)))
-    module = tvm.IRModule({"main": cut(kernel(spec, profile))})
+    module = tvm.IRModule({"main": cut(family.kernel(spec, profile))})
     main = tvm.compile(module, target=profile.tvm_target())["main"]
     result.kernels += 1
     for n in range(DRAWS):
@@ -232,23 +234,25 @@ def _tokens(spec: Any) -> int:
 
 
 def run_level(level: str, cases: int, number: int = 0) -> Iterator[tuple[str, Result]]:
-    """Results of all families, which share the cases."""
-    profile = resolve(f"llvm -mcpu={level}")
-    if lacking := missing_here(profile):
-        raise SystemExit(f"{level}: this machine lacks {', '.join(lacking)}.")
-    for name in FAMILIES:
-        yield name, run_family(name, profile, -(-cases // len(FAMILIES)), number)
+    """Results of the level's families, which share the cases."""
+    names = ["dense"] if level == AMX else list(FAMILIES)
+    profile = profile_of(target_of(level))
+    if reason := obstacle(profile):
+        raise SystemExit(f"{level}: {reason}.")
+    for name in names:
+        yield name, run_family(name, profile, -(-cases // len(names)), number)
 
 
 def main() -> int:
     """Print a line for each family and the sum; 1 where there is a mismatch."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--level", choices=LEVELS, action="append", help="default: all four")
+    levels = (*LEVELS, AMX)
+    parser.add_argument("--level", choices=levels, action="append", help="default: all")
     parser.add_argument("--cases", type=int, default=CASES, help="for each level")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     wrong = 0
-    for level in args.level or LEVELS:
+    for level in args.level or levels:
         total = Result()
         for name, result in run_level(level, args.cases, args.seed):
             _print(level, name, result)

@@ -9,7 +9,7 @@ from gsb_tvm.dialect import oracle
 from gsb_tvm.dialect.specs import Kind, encode
 from gsb_tvm.targets import resolve
 from tests.schedules import campaign
-from tests.schedules.levels import runnable
+from tests.schedules.levels import AMX, LEVELS, runnable, target_of
 
 HOST = resolve("native")
 PLAIN = resolve("llvm -mcpu=x86-64")
@@ -55,9 +55,9 @@ def test_a_wrong_output_is_a_mismatch(name: str, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("level", campaign.LEVELS)
+@pytest.mark.parametrize("level", [*LEVELS, AMX])
 def test_no_mismatch(level: str) -> None:
-    runnable(f"llvm -mcpu={level}")
+    runnable(target_of(level))
     results = dict(campaign.run_level(level, cases=2000))
     assert {name: result.wrong for name, result in results.items() if result.wrong} == {}
     assert sum(result.cases for result in results.values()) >= 2000

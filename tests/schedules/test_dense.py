@@ -22,7 +22,7 @@ from gsb_tvm.dialect.bits import (
     words,
 )
 from gsb_tvm.dialect.specs import Dense, Kind, Operand, Step, Thresholds
-from gsb_tvm.schedules.dense import column_tile, kernel
+from gsb_tvm.schedules.dense import Method, column_tile, kernel
 from gsb_tvm.targets import Profile, resolve
 from tests.schedules import levels
 from tests.schedules.cuts import CUTS, WHOLE, Cut
@@ -30,7 +30,7 @@ from tests.schedules.cuts import CUTS, WHOLE, Cut
 Array = npt.NDArray[Any]
 Draw = Callable[[tuple[int, ...]], npt.NDArray[np.bool_]]
 
-RUN_CPUS = ("znver5", "skylake-avx512", "haswell", "x86-64")
+RUN_CPUS = (*levels.LEVELS, levels.AMX)
 WIDTHS = (1, 24, 31, 32, 33, 63, 64, 65, 127, 128, 384)
 FILLS = ("random", "zeros", "ones")
 EPILOGUES = ("plain", "residual", "affine", "sign", "masked", "mask")
@@ -56,7 +56,7 @@ def profile_of(cpu: str) -> Profile:
 
 
 def runnable(cpu: str) -> Profile:
-    return levels.runnable(f"llvm -mtriple=x86_64-linux-gnu -mcpu={cpu}")
+    return levels.runnable(levels.target_of(cpu))
 
 
 def make_spec(
@@ -141,12 +141,17 @@ def padding(name: str, spec: Dense) -> bool:
     return name.endswith(("_bits", "_nonzero")) and spec.thresholds is not None
 
 
+def written(spec: Dense, profile: Profile) -> Any:
+    """The kernel; by tile products where there are any, even where counting would be faster."""
+    return kernel(spec, profile, Method.TILES if profile.has_amx_int8 else None)
+
+
 class Compiled:
     """A kernel with guarded outputs: nothing outside the logical shape may be written."""
 
     def __init__(self, spec: Dense, profile: Profile, cut: Cut = WHOLE) -> None:
         self.spec = spec
-        module = IRModule({"main": cut(kernel(spec, profile))})
+        module = IRModule({"main": cut(written(spec, profile))})
         self.main = tvm.compile(module, target=profile.tvm_target())["main"]
 
     def __call__(self, inputs: list[Array]) -> list[Array]:
