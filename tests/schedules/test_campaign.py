@@ -58,6 +58,7 @@ def test_a_wrong_output_is_a_mismatch(name: str, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("level", [*LEVELS, AMX])
 def test_no_mismatch(level: str) -> None:
     runnable(target_of(level))
-    results = dict(campaign.run_level(level, cases=2000))
+    cases = 600 if level == AMX else 2000  # tiles may be emulated
+    results = dict(campaign.run_level(level, cases))
     assert {name: result.wrong for name, result in results.items() if result.wrong} == {}
-    assert sum(result.cases for result in results.values()) >= 2000
+    assert sum(result.cases for result in results.values()) >= cases

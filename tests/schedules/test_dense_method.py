@@ -1,14 +1,18 @@
 """Which dense layers go by tile products, and how many of them a kernel executes."""
 
+import re
 from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
+import tvm
+from tvm import s_tir
+from tvm.ir import IRModule
 
 from gsb_tvm.dialect.bits import Rows, words
 from gsb_tvm.dialect.specs import Dense, Kind
-from gsb_tvm.schedules.dense import Method, method
+from gsb_tvm.schedules.dense import Method, kernel, method
 from gsb_tvm.schedules.dense.tiles import amx_steps, count_cycles, tile_cycles, tiles
 from gsb_tvm.targets import Profile
 from tests import amx
@@ -140,3 +144,18 @@ def test_no_product_is_wasted(tokens: int, features: int, columns: int, parts: i
         Instruction.STORE: blocks * splits * 2 * tiles_,
         Instruction.MULTIPLY: blocks * steps * 2 * tiles_,
     }
+
+
+def test_tvm_leaves_tiles_their_room() -> None:
+    """Of what only tile instructions touch TVM sees one element, and may cut the rest off."""
+    spec = make_spec(WITH_AMX, Rows(1, 20, 1, 24), Kind.MASK, Kind.SIGN, "plain", (1, 8))
+    module = IRModule({"main": kernel(spec, WITH_AMX, Method.TILES)})
+    passes = [s_tir.transform.ConvertBlocksToOpaque(), s_tir.transform.CompactBufferAllocation()]
+    after = tvm.transform.Sequential(passes)(module)
+    assert rooms(after) == rooms(module)
+    assert {"2, 1, 16, 64", "1, 2, 16, 64", "32, 32"} <= set(rooms(module))
+
+
+def rooms(module: IRModule) -> list[str]:
+    """Shapes of a kernel's allocations, outer ones first."""
+    return re.findall(r"alloc_buffer\(\((.+?),?\),", module.script())
