@@ -10,7 +10,7 @@ from gsb_tvm.dialect.ops import is_packed, spec_of, tensor_type
 from gsb_tvm.dialect.phases import SPEC
 from gsb_tvm.dialect.specs import encode
 from gsb_tvm.passes.rewriting import Expr, Graph, rewrite_module
-from gsb_tvm.schedules.families import kernel
+from gsb_tvm.schedules.families import kernel, variant
 from gsb_tvm.targets import Profile
 
 OPAQUE = 8  # TOpPattern kOpaque: FuseOps leaves the call as it is
@@ -20,7 +20,7 @@ def LowerPacked(profile: Profile) -> Pass:
     """Replace every packed operator by ``call_tir`` of its family's kernel.
 
     Before  y = gsb.dense(a, w, scale; spec)
-    After   y = call_tir(dense_0, (a, w, scale))
+    After   y = call_tir(dense_words, (a, w, scale))
     Requires   kernels for the target; equal specs share one PrimFunc
     Leaves alone   everything else
     Exact   kernels are tested against the NumPy oracle
@@ -46,7 +46,8 @@ class _Lowering:
         spec = spec_of(value)
         text = encode(spec)
         if text not in self._kernels:
-            name = value.op.name.removeprefix("gsb.")
+            words = (value.op.name.removeprefix("gsb."), variant(spec, self._profile))
+            name = "_".join(filter(None, words))
             func = kernel(spec, self._profile)
             func = func.with_attrs({"op_pattern": OPAQUE, SPEC: text, "tirx.noalias": True})
             self._kernels[text] = graph.add_kernel(func.without_attr("global_symbol"), name)

@@ -11,6 +11,7 @@ from gsb_tvm.dialect.specs import decode
 from gsb_tvm.passes.lower_packed import OPAQUE, LowerPacked
 from gsb_tvm.passes.pack_attention import PackAttention
 from gsb_tvm.passes.pack_dense import PackDense
+from gsb_tvm.targets import resolve
 from gsb_tvm.testing import assert_leaves_alone, module_of, operators, run_module
 from tests.passes.graphs import Attention, const, quarters, recognised, through, two_level
 from tests.passes.lowering import PROFILE, kernels, run_compiled
@@ -44,6 +45,28 @@ def test_equal_specs_share_one_kernel():
     assert families(after) == ["Binarize", "Dense", "Dense"]
     assert operators(after)["relax.tanh"] == 1
     assert structural_equal(LowerPacked(PROFILE)(after), after)
+
+
+@pytest.mark.parametrize(
+    ("cpu", "tokens", "word"),
+    [
+        ("znver5", 64, "words"),
+        ("haswell", 64, "lookup"),
+        ("x86-64", 64, "carry_save"),
+        ("sapphirerapids", 64, "tiles"),
+        ("sapphirerapids", 1, "words"),
+    ],
+)
+def test_a_kernels_name_says_how_it_multiplies(cpu, tokens, word):
+    profile = resolve(f"llvm -mtriple=x86_64-linux-gnu -mcpu={cpu}")
+
+    def build(e, x):
+        plane = e(op.sign(x))
+        return e(op.matmul(plane, const(two_level(384, 384))))
+
+    module = through(recognised({"x": (1, tokens, 384)}, build), PackDense(profile))
+    names = [var.name_hint for var in LowerPacked(profile)(module).functions]
+    assert sorted(names) == ["binarize", f"dense_{word}", "main"]
 
 
 def test_kernels_are_marked_for_the_passes_that_follow():
