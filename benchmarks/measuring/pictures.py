@@ -12,6 +12,7 @@ def figure(panels: int, height: float) -> tuple[Any, list[Any]]:
     import matplotlib
 
     matplotlib.use("agg")
+    matplotlib.rcParams["svg.hashsalt"] = "gsb"  # names in the file would be random without
     from matplotlib import pyplot
 
     picture, grid = pyplot.subplots(
