@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from tvm import tirx
 
 from gsb_tvm.dialect.bits import Rows, pack_rows
 from gsb_tvm.passes.rewriting import constant
@@ -50,14 +49,3 @@ def rows_of(spec: Any, name: str) -> Rows:
         if hasattr(spec, field):
             return getattr(spec, field)
     raise LookupError(f"{type(spec).__name__} has no rows for {name}")
-
-
-def for_float(func: tirx.PrimFunc) -> Iterator[Array]:
-    """Arguments of a float kernel, whose numbers do not change its time; denormals would."""
-    rng = np.random.default_rng(0)
-    for parameter in func.params:
-        shape, dtype = tuple(int(extent) for extent in parameter.shape), str(parameter.dtype)
-        if dtype.startswith("float"):
-            yield rng.random(shape, dtype=np.float32) + np.float32(0.5)
-        else:
-            yield rng.integers(-8, 8, shape).astype(dtype)

@@ -7,11 +7,16 @@ import numpy as np
 import tvm
 from tvm import tirx
 
+from gsb_tvm.dialect.specs import encode
 from gsb_tvm.targets import Profile
 from limits import clock, loops
-from limits.kernels import Bound, Kernel
+from limits.inside import Network
+from limits.kernels import Kernel
+from limits.work import Bound, bound_of, floats_of, macs_of, shape_of
 from measuring.machine import held, preferred
 from measuring.rounds import Rounds
+
+_PASSES = 5  # of the whole network in a round
 
 Seconds = Callable[[], float]
 """Runs a kernel for a while and returns the seconds of one call."""
@@ -26,14 +31,17 @@ class Result(msgspec.Struct, frozen=True):
         Multiply-accumulates or bytes a second, as ``unit`` says.
     per_cycle
         The same a cycle; None where the clock is not known.
+    microseconds_inside
+        Of a call in the whole network.
     share
-        Of the limit's rate in the same round.
+        Of the limit's rate in the same round, of the kernel alone.
     """
 
     name: str
     shape: str
     calls: int
     microseconds: float
+    microseconds_inside: float
     unit: str
     rate: float
     per_cycle: float | None
@@ -62,7 +70,7 @@ def seconds_of(
 
 
 def measure(
-    kernels: Sequence[Kernel], profile: Profile, rounds: Rounds
+    kernels: Sequence[Kernel], network: Network, profile: Profile, rounds: Rounds
 ) -> tuple[list[Result], float | None]:
     """Figures of every kernel, in the given order, and the frequency of the core in Hz."""
 
@@ -80,8 +88,10 @@ def measure(
         with held(rounds.lock), preferred(rounds.priority):
             for place, (kernel, limit) in enumerate(pairs):
                 samples[number, place] = ticking(), limit(), kernel()
+            network.run(_PASSES)
+    inside = network.call_seconds()
     results = [
-        _result(kernel, limit, samples[:, place], profile)
+        _result(kernel, limit, samples[:, place], inside[encode(kernel.spec)], profile)
         for place, (kernel, limit) in enumerate(zip(kernels, limits, strict=True))
     ]
     cycles = clock.cycles(profile)
@@ -90,18 +100,21 @@ def measure(
 
 def limit_of(kernel: Kernel, profile: Profile) -> loops.Loop:
     """The loop that a kernel is held against."""
-    if kernel.bound is Bound.COUNTING:
+    bound = bound_of(kernel.spec)
+    if bound is Bound.COUNTING:
         return loops.counting(profile)
-    if kernel.bound is Bound.MULTIPLYING:
+    if bound is Bound.MULTIPLYING:
         return loops.multiply_adds(profile)
-    return loops.reading(profile, kernel.floats)
+    return loops.reading(profile, floats_of(kernel.spec))
 
 
-def _result(kernel: Kernel, limit: loops.Loop, samples: np.ndarray, profile: Profile) -> Result:
+def _result(
+    kernel: Kernel, limit: loops.Loop, samples: np.ndarray, inside: float, profile: Profile
+) -> Result:
     """``samples`` holds seconds of clock, limit and kernel, (rounds, 3) float64."""
     ticks, limit_seconds, seconds = samples.T
-    reads = kernel.bound is Bound.READING
-    work = 4.0 * kernel.floats if reads else float(kernel.macs)
+    reads = bound_of(kernel.spec) is Bound.READING
+    work = 4.0 * floats_of(kernel.spec) if reads else float(macs_of(kernel.spec))
     shares = (work / seconds) / (limit.work / limit_seconds)
     cycles = clock.cycles(profile)
     per_cycle = None if cycles is None else float(np.median(work / (seconds * (cycles / ticks))))
@@ -109,9 +122,10 @@ def _result(kernel: Kernel, limit: loops.Loop, samples: np.ndarray, profile: Pro
     median = float(np.median(seconds))
     return Result(
         kernel.name,
-        kernel.shape,
+        shape_of(kernel.spec),
         kernel.calls,
         median * 1e6,
+        inside * 1e6,
         "B" if reads else "MAC",
         work / median,
         per_cycle,

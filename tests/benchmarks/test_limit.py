@@ -11,7 +11,8 @@ from gsb_tvm.dialect.specs import AttentionValue, BatchMatmul, Compare, Dense, K
 from gsb_tvm.models import demo
 from gsb_tvm.targets import resolve
 from limits import clock, loops
-from limits.kernels import Bound, kernels, macs_of
+from limits.kernels import kernels
+from limits.work import Bound, bound_of, floats_of, macs_of
 from tests.schedules.levels import LEVELS, runnable
 
 DEMO = Path(demo.__file__).with_name("gsb_digits.onnx")
@@ -87,11 +88,11 @@ def test_work_of_a_kernel():
 
 def test_every_kernel_of_the_demo():
     found = kernels(DEMO, resolve("llvm -mcpu=x86-64"))
-    bounds = {each.name: each.bound for each in found}
+    bounds = {each.name: bound_of(each.spec) for each in found}
     assert bounds["dense"] is bounds["attention_value"] is Bound.COUNTING
     assert bounds["binarize"] is Bound.READING
-    assert bounds["conv2d"] is Bound.MULTIPLYING
-    assert all(each.macs or each.floats for each in found)
+    assert bounds["patches"] is Bound.MULTIPLYING
+    assert all(macs_of(each.spec) or floats_of(each.spec) for each in found)
 
 
 def test_table_and_json(tmp_path, capsys):
@@ -103,6 +104,7 @@ def test_table_and_json(tmp_path, capsys):
     printed = capsys.readouterr().out
     figures = json.loads(path.read_text())["figures"]
     assert all(0 < each["share"] for each in figures["kernels"])
+    assert all(0 < each["microseconds_inside"] for each in figures["kernels"])
     for each in figures["kernels"]:
         assert each["name"] in printed
         assert each["shape"] in printed
