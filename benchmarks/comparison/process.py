@@ -95,6 +95,6 @@ def ask(job: Job, action: str) -> Any:
 
 def cold_start(job: Job) -> float | None:
     """Seconds from the start of a process to its first result, None where there is none."""
-    with Process(job, "load") as process:
+    with Process(job, "start") as process:
         answer = process.answer()
         return time.perf_counter() - process.started if isinstance(answer, Loaded) else None

@@ -1,8 +1,8 @@
 """The process of one engine: ``python -m comparison.worker ACTION``, the job on standard input.
 
-ACTION is "prepare", "verify" or "load". Each answer is one line of JSON on what was standard output
-when the process began; what an engine prints goes to standard error. After "load" it takes orders,
-one a line, until its input ends.
+ACTION is "prepare", "verify", "load" or "start", which loads as well, for the time it takes. Each
+answer is one line of JSON on what was standard output when the process began; what an engine prints
+goes to standard error. After "load" it takes orders, one a line, until its input ends.
 """
 
 import os
@@ -73,6 +73,9 @@ def main() -> int:
     try:
         if sys.argv[1] == "load":
             serve(job, answer)
+        elif sys.argv[1] == "start":
+            with preferred(job.priority):
+                serve(job, answer)
         elif sys.argv[1] == "verify":
             answer(engine(job.engine).code().verify(job))
         else:
