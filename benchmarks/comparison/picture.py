@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from comparison.engines import OURS
 from comparison.rows import Cell, Row
-from comparison.table import title
+from comparison.table import milliseconds, ratio, title
 from measuring.pictures import ACCENT, OTHER, figure, save
+
+CUT = 35  # times the shortest bar: TVM as it comes is a thousandfold slower than the others
 
 
 def draw(cells: Sequence[Cell], name: str, path: Path) -> None:
@@ -19,24 +22,29 @@ def draw(cells: Sequence[Cell], name: str, path: Path) -> None:
 
 
 def _bars(panel, cell: Cell) -> None:
-    """Logarithmic, because engines lie a thousandfold apart."""
+    """Bars in proportion to time; one far beyond the others is cut, and its words say so."""
     rows = sorted(
         (row for row in cell.rows if row.figures is not None),
         key=lambda row: row.figures.median_ms,
         reverse=True,
     )
     medians = [row.figures.median_ms / cell.batch for row in rows]
+    longest = CUT * min(medians, default=1.0)
     colours = [ACCENT if row.engine.startswith("ours") else OTHER for row in rows]
-    panel.barh([row.label for row in rows], medians, color=colours, height=0.7)
-    panel.set_xscale("log")
-    if medians:
-        panel.set_xlim(min(medians) / 2, max(medians) * 8)
-    for place, (row, median) in enumerate(zip(rows, medians, strict=True)):
-        panel.text(median * 1.08, place, _words(row, median), va="center", fontsize=8)
+    lengths = [min(median, longest) for median in medians]
+    panel.barh([row.label for row in rows], lengths, color=colours, height=0.7)
+    panel.set_xlim(0, 1.4 * max(lengths, default=1.0))
+    for place, (row, length) in enumerate(zip(rows, lengths, strict=True)):
+        words = _words(row, medians[place], is_cut=length < medians[place])
+        panel.annotate(
+            words, (length, place), (4, 0), textcoords="offset points", va="center", fontsize=8
+        )
     panel.set_title(title(cell), fontsize=9, loc="left")
-    panel.set_xlabel("milliseconds an image, logarithmic", fontsize=8)
+    panel.set_xlabel("milliseconds an image", fontsize=8)
 
 
-def _words(row: Row, median: float) -> str:
-    ratio = "" if row.ratio is None or row.engine == "ours" else f"   {row.ratio:.1f}x"
-    return f"{median:.3g} ms{ratio}"
+def _words(row: Row, median: float, *, is_cut: bool) -> str:
+    words = f"{milliseconds(median)} ms"
+    if row.ratio is not None and row.engine != OURS:
+        words += f"   {ratio(row.ratio)}"
+    return f"{words}   (bar cut)" if is_cut else words

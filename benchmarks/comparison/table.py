@@ -53,7 +53,7 @@ def _cells(row: Row, batch: int) -> list[str]:
         f"{milliseconds(figures.low_ms)}..{milliseconds(figures.high_ms)}",
         milliseconds(figures.best_ms),
         milliseconds(figures.median_ms / batch),
-        _ABSENT if row.ratio is None else f"{row.ratio:.1f}x",
+        _ABSENT if row.ratio is None else ratio(row.ratio),
         f"{figures.quiet}/{figures.runs}",
         f"{row.size_mb:.1f}",
         f"{row.rss_mb:.0f}",
@@ -66,6 +66,11 @@ def _cells(row: Row, batch: int) -> list[str]:
 def milliseconds(value: float) -> str:
     """Three digits, or all before the point."""
     return f"{value:.{max(0, 2 - int(math.log10(value))) if value >= 1 else 3}f}"
+
+
+def ratio(value: float) -> str:
+    """How many times as long as ours."""
+    return f"{value:.0f}x" if value >= 100 else f"{value:.1f}x"
 
 
 def outputs(row: Row) -> str:
