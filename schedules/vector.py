@@ -147,6 +147,13 @@ def workspace(shape: Sequence[int], dtype: str) -> Buffer:
     return T.alloc_buffer(tuple(shape), dtype, scope="global")
 
 
+def prefetch(buffer: Buffer, *index: Expr) -> None:
+    """Ask for the cache line of an element, which will be read soon."""
+    read, keep, data = 0, 3, 1
+    address = T.address_of(buffer[index])
+    T.evaluate(tirx.call_intrin("void", "tirx.prefetch", address, read, keep, data))
+
+
 def exp(x: Expr, lanes: int) -> Expr:
     """exp of a float32 vector within 1 ulp for -87 <= x <= 0; 0 below; NaN is not kept.
 

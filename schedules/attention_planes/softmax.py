@@ -149,6 +149,4 @@ class Block:
     def _fetch_bias(self, start: v.Expr, lanes: int) -> None:
         """Fetch bias into the cache."""
         for line in range(0, lanes, HALF):
-            address = T.address_of(self.t["bias"][start + line])
-            read, keep, data = 0, 3, 1
-            T.evaluate(tirx.call_intrin("void", "tirx.prefetch", address, read, keep, data))
+            v.prefetch(self.t["bias"], start + line)

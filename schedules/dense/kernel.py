@@ -19,10 +19,10 @@ from gsb_tvm.schedules.dense.epilogue import Block, Epilogue, epilogue, span
 from gsb_tvm.schedules.dense.formula import Base, Product, Term, product
 from gsb_tvm.schedules.dense.lookup import Lookup
 from gsb_tvm.schedules.dense.operands import Plane, column_base
-from gsb_tvm.schedules.dense.tiles import Method, Tiles, method, tiles
+from gsb_tvm.schedules.dense.tiles import LINE_WORDS, Method, Tiles, lines_ahead, method, tiles
 from gsb_tvm.schedules.sharing import Share, phase
 from gsb_tvm.schedules.slots import Flag
-from gsb_tvm.schedules.vector import bind, local, prim_func, splat
+from gsb_tvm.schedules.vector import bind, local, prefetch, prim_func, splat
 from gsb_tvm.targets import Profile
 
 Expr = Any
@@ -148,6 +148,7 @@ class _Nest:
 
     def _rows(self, block: Block, base: int | Buffer, tile: Expr, token: Expr, height: int) -> None:
         lanes = self.shape.lanes
+        self._fetch_ahead(tile, token)
         vectors = -(-block.columns // lanes)
         counts = [local((vectors * lanes,), "int32") for _ in range(height)]
 
@@ -163,6 +164,20 @@ class _Nest:
         repeat(vectors, self.shape.vectors, register_tile)
         for i in range(height):
             self.finish.row(block, token + i, counts[i])
+
+    def _fetch_ahead(self, tile: Expr, token: Expr) -> None:
+        """Ask for a token tile's share of the next block's weights.
+
+        They are met once per image and come from L3 or memory; a block takes long enough for that.
+        """
+        tokens, height = self.spec.rows.tokens, self.shape.rows
+        each, per_word = lines_ahead(self.words, self.shape, -(-tokens // height))
+        last = self.spec.padded_columns // self.shape.column_tile - 1
+        ahead = bind(T.min(tile + 1, T.int32(last)))
+        for i in range(each):
+            line = bind(T.floordiv(token, height) * each + i)
+            word = T.min(T.floordiv(line, per_word), T.int32(self.words - 1))
+            prefetch(self.weight.bits, ahead, word, T.floormod(line, per_word) * LINE_WORDS)
 
     def _count(
         self, batch: Expr, tile: Expr, token: Expr, height: int, first: Expr, wide: int

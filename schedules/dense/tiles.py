@@ -66,6 +66,18 @@ def tiles(profile: Profile) -> Tiles:
     return Tiles(Method.CARRY_SAVE, 1, 2, 4, 32)
 
 
+LINE_WORDS = 16  # of a cache line of 64 bytes
+
+
+def lines_ahead(words: int, shape: Tiles, token_tiles: int) -> tuple[int, int]:
+    """Cache lines of the next block's weights that each token tile asks for, and lines of a word.
+
+    Together they cover the block: ``each * token_tiles >= words * lines``.
+    """
+    lines = shape.column_tile // LINE_WORDS
+    return -(-words * lines // token_tiles), lines
+
+
 def column_tile(profile: Profile) -> int:
     """Columns that the packed weight is tiled by, a multiple of 32."""
     return tiles(profile).column_tile

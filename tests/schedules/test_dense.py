@@ -23,6 +23,7 @@ from gsb_tvm.dialect.bits import (
 )
 from gsb_tvm.dialect.specs import Dense, Kind, Operand, Step, Thresholds
 from gsb_tvm.schedules.dense import Method, column_tile, kernel
+from gsb_tvm.schedules.dense.tiles import lines_ahead, tiles
 from gsb_tvm.targets import Profile, resolve
 from tests.schedules import levels
 from tests.schedules.cuts import CUTS, WHOLE, Cut
@@ -256,6 +257,18 @@ def test_compiles_for_arm(activation: Kind, epilogue: str) -> None:
     rows = Rows(1, 13, 2, 70)
     spec = make_spec(profile, rows, activation, Kind.SIGN, epilogue, (1, 70))
     tvm.compile(IRModule({"main": kernel(spec, profile)}), target=profile.tvm_target())
+
+
+def test_the_next_block_is_asked_for_once() -> None:
+    for cpu in (*levels.LEVELS, "cortex-a72"):
+        shape = tiles(profile_of(cpu))
+        for features in (1, 33, 384, 1536, 4096):
+            for tokens in (1, 7, 198, 577):
+                token_tiles = -(-tokens // shape.rows)
+                each, lines = lines_ahead(words(features), shape, token_tiles)
+                block = words(features) * lines
+                assert lines * 64 == shape.column_tile * 4
+                assert block <= each * token_tiles < block + token_tiles
 
 
 def test_packed_shapes_agree() -> None:
