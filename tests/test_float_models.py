@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import helper
 from tvm.tirx import PrimFunc
 
 import gsb_tvm
 from gsb_tvm.driver import Options, compile_model
 from gsb_tvm.schedules.sharing import is_phase, statements
 from gsb_tvm.targets import resolve
+from tests import tiny_models as tiny
 
 torch = pytest.importorskip("torch")
 ort = pytest.importorskip("onnxruntime")
@@ -90,3 +92,15 @@ def test_numbers_of_a_float_network(made: Callable[[Path], Path], tmp_path: Path
     for got, want in zip(found, wanted, strict=True):
         # Sums of up to 192 terms in another order, through at most 30 layers: 192 * 30 * 2**-24.
         np.testing.assert_allclose(got, want, rtol=0, atol=3.5e-4 * np.abs(want).max())
+
+
+def test_an_entry_walks_merged_axes_in_vectors(tmp_path: Path) -> None:
+    """Its parts are known only at run time: nothing may need their bounds to stay a vector."""
+    shape = (1, 5, 9, 7)
+    network = tiny.model([helper.make_node("Relu", ["x"], ["y"])], {}, shape=shape, out_shape=shape)
+    options = Options(tmp_path / "m.so", verify=False, dump_ir=tmp_path / "ir")
+    compile_model(network, resolve("llvm -mcpu=haswell"), options)
+    source = (tmp_path / "ir" / "model.s").read_text()
+    assert "vmaxps" in source
+    assert "vpextrq" not in source
+    assert "vinsertps" not in source

@@ -5,7 +5,7 @@ from math import prod
 
 from tvm.script.ir_builder import tirx as T
 
-from gsb_tvm.schedules.float.expressions import Scope, index
+from gsb_tvm.schedules.float.expressions import Scope, flat, index
 from gsb_tvm.schedules.float.loops import extents, vector_start
 from gsb_tvm.schedules.float.parts import coordinates, nest, spread
 from gsb_tvm.schedules.float.planes import Planes
@@ -172,16 +172,8 @@ def write_matrix(
             T.buffer_store(matrix, scope.evaluate(factor, env), place)
 
 
-def flat(shape: Sequence[int], at: Sequence[Expr]) -> Expr:
-    """Row-major position of coordinates ``at``."""
-    total = index(0)
-    for extent, i in zip(shape, at, strict=True):
-        total = total * index(extent) + i
-    return total
-
-
 def split(axes: Sequence[Axis], position: Expr) -> Env:
-    """Coordinates of a row-major position: inverse of :func:`flat`."""
+    """Coordinates of a row-major position: inverse of :func:`.flat`."""
     return _env(axes, coordinates(position, extents(axes)))
 
 

@@ -29,8 +29,9 @@ class Scope:
         self.sources[old] = lambda indices: new[tuple(indices)]
 
     def bind_rows(self, old: Buffer, new: Buffer, rows: int) -> None:
-        """Loads of ``old`` read ``new``, which has not the first ``rows`` axes."""
-        self.sources[old] = lambda indices: new[tuple(indices[rows:]) or (index(0),)]
+        """Loads of ``old`` read ``new``, flat, which has not the first ``rows`` axes."""
+        shape = [int(n) for n in old.shape[rows:]]
+        self.sources[old] = lambda indices: new[flat(shape, indices[rows:])]
 
     def bind_value(self, old: Buffer, value: Expr) -> None:
         """Loads of ``old`` are ``value``: the one element that matters here."""
@@ -84,6 +85,14 @@ class Scope:
 def index(value: int) -> Expr:
     """A constant index."""
     return tirx.const(value, "int64")
+
+
+def flat(shape: Sequence[int], at: Sequence[Expr]) -> Expr:
+    """Row-major position of coordinates ``at``."""
+    total = index(0)
+    for extent, i in zip(shape, at, strict=True):
+        total = total * index(extent) + i
+    return total
 
 
 def _widened(a: Expr, b: Expr) -> tuple[Expr, Expr]:

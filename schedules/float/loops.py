@@ -15,9 +15,9 @@ from typing import Any
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
-from gsb_tvm.schedules.float.expressions import Scope, index
-from gsb_tvm.schedules.float.merging import merged
-from gsb_tvm.schedules.float.parts import coordinates, nest, spread
+from gsb_tvm.schedules.float.expressions import Scope, flat, index
+from gsb_tvm.schedules.float.merging import merged, one_axis
+from gsb_tvm.schedules.float.parts import nest, spread
 from gsb_tvm.schedules.float.stages import Axis, Stage, loads, stride, uses
 from gsb_tvm.schedules.float.tiles import CHAINS, COLUMN_VECTORS, fitting_lanes
 from gsb_tvm.schedules.sharing import Share
@@ -45,16 +45,20 @@ COMBINE: dict[str, Callable[[Expr, Expr], Expr]] = {
 
 @dataclass(frozen=True)
 class Target:
-    """Where a stage is written: an argument, or scratch that holds one row."""
+    """Where a stage is written: an argument, or flat scratch for a row of ``shape``."""
 
     buffer: Buffer
-    is_output: bool
+    shape: tuple[int, ...] | None = None
+
+    @property
+    def is_output(self) -> bool:
+        """Whether it is an argument."""
+        return self.shape is None
 
     def put(self, value: Expr, row: Sequence[Expr], rest: Sequence[Expr]) -> None:
         """Write ``value`` at ``row``, its rows' coordinates, and ``rest``, the others."""
-        prefix = row if self.is_output else []
-        at = [*prefix, *rest] or [index(0) for _ in self.buffer.shape]
-        T.buffer_store(self.buffer, value, at)
+        at = [*row, *rest] if self.shape is None else [flat(self.shape, rest)]
+        T.buffer_store(self.buffer, value, at or [index(0) for _ in self.buffer.shape])
 
 
 def vector_start(number: Expr, count: int, lanes: int) -> Expr:
@@ -96,7 +100,7 @@ def compute(
         with T.vectorized(index(0), index(width)) as lane:
             rest = []
             for group, position in zip(groups, [*before, start + lane], strict=False):
-                rest += coordinates(position, extents(group))
+                rest += one_axis(group, position)
             out.put(scope.value(stage, [*row, *rest], single), row, rest)
 
     lanes = fitting_lanes(count, lanes)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from tvm.ir import TensorLoad
 
+from gsb_tvm.schedules.float.expressions import index
 from gsb_tvm.schedules.float.stages import Axis, children, loads, stride, uses
 from gsb_tvm.schedules.vector import Expr
 
@@ -20,6 +21,16 @@ def merged(expr: Expr, axes: Sequence[Axis]) -> list[list[Axis]]:
         else:
             groups.append([axis])
     return groups
+
+
+def one_axis(group: Sequence[Axis], position: Expr) -> list[Expr]:
+    """Coordinates of a position along a merged group: all of it along the last long axis.
+
+    They name the element, though not by its own coordinates: every tensor that is read or written
+    is contiguous along the group. Nothing is divided, so that vectors stay vectors.
+    """
+    last = max((at for at, axis in enumerate(group) if axis.extent > 1), default=0)
+    return [position if at == last else index(0) for at in range(len(group))]
 
 
 def _joins(expr: Expr, group: Sequence[Axis], inner: Axis) -> bool:

@@ -13,12 +13,11 @@ from gsb_tvm.schedules.float.columns import (
     InPlace,
     Patches,
     Written,
-    flat,
     matrix_of,
     split,
     write_matrix,
 )
-from gsb_tvm.schedules.float.expressions import Scope, index
+from gsb_tvm.schedules.float.expressions import Scope, flat, index
 from gsb_tvm.schedules.float.loops import extents, vector_start
 from gsb_tvm.schedules.float.merging import merged
 from gsb_tvm.schedules.float.parts import coordinates, nest, span

@@ -59,13 +59,13 @@ def _outputs(
     targets = []
     for stage in stages:
         if stage.buffer in buffers:
-            targets.append(Target(buffers[stage.buffer], is_output=True))
+            targets.append(Target(buffers[stage.buffer]))
             continue
-        shape = stage.shape[rows:] or (1,)
+        shape = stage.shape[rows:]
         place = local if prod(shape) <= _LOCAL_ELEMENTS else workspace
-        scratch = place(shape, stage.buffer.dtype)
+        scratch = place((prod(shape),), stage.buffer.dtype)
         scope.bind_rows(stage.buffer, scratch, rows)
-        targets.append(Target(scratch, is_output=False))
+        targets.append(Target(scratch, shape))
     return targets
 
 

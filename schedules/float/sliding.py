@@ -92,7 +92,7 @@ def _images(
             env = {axis.var: at for axis, at in zip(stage.axes, row, strict=False)}
             env |= {axis.var: index(0) for axis in stage.reduce}
             planes.fill(image, [], scope, [scope.evaluate(at, env) for at in window.lead])
-            result = Target(out, is_output=True)
+            result = Target(out)
             _positions(_Sliding(stage, planes, scope, image, row), tile, last, result, sums)
             if sums is not None:
                 scope.sources[stage.buffer] = lambda at: sums[at[-2] * index(lanes) + at[-1]]
