@@ -17,7 +17,7 @@ def ScheduleFloat(profile: Profile) -> Pass:
     Requires   a rule that knows the loop nest
     Leaves alone   packed kernels, and loop nests that no rule knows
     Exact   elementwise steps keep their order; sums may be reassociated
-    Source   docs/architecture.md, Packed operators and kernels: float operators
+    Source   docs/architecture.md, Float operators
     """
 
     def run(mod: IRModule, _ctx: PassContext) -> IRModule:
