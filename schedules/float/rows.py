@@ -4,23 +4,37 @@
 2. The leading axes that all remaining stages share, and along which each reads only its own
    coordinate, become the outer loops: a softmax or layer norm is finished row by row in cache.
 3. Within a row every stage is its own loop over vectors; see :mod:`.loops`.
-4. Rows are shared among threads, in one phase. Stages that share no rows get a phase each.
+4. Rows are shared among threads, in one phase. Stages that share no rows get a phase each, and so
+   do those of a single long row; a reduction of everything is one of its slices first.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 from typing import Any
+
+from tvm import tirx
 
 from gsb_tvm.schedules.float.expressions import Scope
 from gsb_tvm.schedules.float.loops import Target, compute, extents, needs_axis
 from gsb_tvm.schedules.float.parts import spread
-from gsb_tvm.schedules.float.stages import Stage, calls, divides, loads, nodes, read, rewritten
+from gsb_tvm.schedules.float.stages import (
+    Axis,
+    Stage,
+    calls,
+    divides,
+    loads,
+    nodes,
+    read,
+    rewritten,
+)
 from gsb_tvm.schedules.sharing import phase
 from gsb_tvm.schedules.vector import Buffer, local, workspace
 from gsb_tvm.targets.profile import Profile
 
 _LOCAL_ELEMENTS = 256  # 1 kB: what local() keeps on the stack
 _REPEATED_NODES = 64  # what is read n times and inlined grows n-fold at every stage
+_SHARED_EVALUATIONS = 1 << 14  # some microseconds: what a barrier costs is little beside them
 _FUSED_NODES = 200  # beyond, what follows a product becomes loops of its own
 _CHEAP_CALLS = {"if_then_else", "fabs"}
 
@@ -38,9 +52,10 @@ def emit(stages: list[Stage], buffers: dict[Any, Buffer], lanes: int) -> None:
     scope = Scope()
     for old, new in buffers.items():
         scope.bind_buffer(old, new)
-    kept = inline(stages, scope, buffers)
+    kept = inline([part for stage in stages for part in _in_two(stage)], scope, buffers)
     rows = _shared_rows(kept, scope)
-    if rows:
+    single = prod(extents(kept[-1].axes[:rows])) == 1
+    if rows and not (single and sum(stage.size for stage in kept) > _SHARED_EVALUATIONS):
         with phase() as share:
             outputs = _outputs(kept, scope, buffers, rows)
             with spread(extents(kept[-1].axes[:rows]), share) as row:
@@ -50,6 +65,21 @@ def emit(stages: list[Stage], buffers: dict[Any, Buffer], lanes: int) -> None:
     for stage, out in zip(kept, _outputs(kept, scope, buffers, 0), strict=True):
         with phase() as share:
             compute(stage, scope, out, [], lanes, share)
+
+
+def _in_two(stage: Stage) -> list[Stage]:
+    """A reduction of everything as one of each slice, which parts can share, and one of those."""
+    long = [axis for axis in stage.reduce if axis.extent > 1]
+    if prod(stage.shape) > 1 or len(long) < 2 or stage.size <= _SHARED_EVALUATIONS:
+        return [stage]
+    others = tuple(axis for axis in stage.reduce if axis is not long[0])
+    shape = [*stage.shape, long[0].extent]
+    slices = tirx.decl_buffer(shape, stage.buffer.dtype, f"{stage.buffer.name}_slices")
+    at = Axis(tirx.Var("slice", "int64"), long[0].extent)
+    return [
+        replace(stage, buffer=slices, axes=(*stage.axes, long[0]), reduce=others),
+        replace(stage, reduce=(at,), value=slices[(*stage.vars, at.var)]),
+    ]
 
 
 def _outputs(

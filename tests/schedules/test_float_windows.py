@@ -8,7 +8,7 @@ from tvm import te, topi
 from tvm.relax import op as R
 
 from gsb_tvm.schedules.float import product, schedule, sliding
-from gsb_tvm.schedules.float.tiles import rows_at_once, rows_of_block
+from gsb_tvm.schedules.float.tiles import rows_of_block
 from gsb_tvm.schedules.sharing import MOST_PARTS
 from gsb_tvm.targets.profile import Profile
 from tests.schedules.cuts import Cut
@@ -164,15 +164,6 @@ def test_large_images_come_in_blocks() -> None:
     assert rows_of_block(21, 21, profile.lanes, 131072 // (4 * 144)) == 7
 
 
-@pytest.mark.parametrize("width", [1, 7, 14, 56])
-@pytest.mark.parametrize("height", [1, 7, 14, 56])
-@pytest.mark.parametrize("most", [1, 50, 1000, 10000])
-def test_blocks_fit_the_cache(height: int, width: int, most: int) -> None:
-    rows = rows_of_block(height, width, 16, most)
-    assert 1 <= rows <= height
-    assert rows == 1 or rows * width <= most
-
-
 def test_leaves_other_windows_alone() -> None:
     """A stride that shuffles do not split, and channels that are summed."""
     profile = profile_of("llvm -mcpu=x86-64")
@@ -193,15 +184,6 @@ def test_sums_run_on_vectors(level: Profile) -> None:
     # 9 rows in two tiles of 5: 3 x 3 x 5 products.
     assert len(sums) >= 45
     assert "vfmadd231ss" not in source
-
-
-@pytest.mark.parametrize("height", range(1, 40))
-def test_tiles_of_rows_are_alike(height: int) -> None:
-    rows = rows_at_once(height)
-    tiles = -(-height // rows)
-    assert 1 <= rows <= 8
-    assert tiles == -(-height // 8)
-    assert tiles * rows - height < tiles
 
 
 def test_a_maximum_keeps_infinities(level: Profile) -> None:
