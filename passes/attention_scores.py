@@ -16,9 +16,11 @@ class Scores:
     """Packed queries and keys (``rows``), and what turns their products into ``p + bias``.
 
     ``x = fl(fl(dot * scale) * factor)``, without factor where it is None; ``bias`` is flat and
-    padded at its end, as :class:`gsb_tvm.dialect.specs.AttentionPlanes` takes it.
+    padded at its end, as :class:`gsb_tvm.dialect.specs.AttentionPlanes` takes it. ``name`` is the
+    product's in the model.
     """
 
+    name: str
     rows: Rows
     query: PlaneSource
     key: PlaneSource
@@ -62,7 +64,7 @@ def match_scores(p: Expr, rows: Rows, graph: Graph) -> Scores | None:
     key = sign_by_token(keys[0], q_rows, graph, transposed=True)
     if query is None or key is None:
         return None
-    return Scores(q_rows, query, key, float(scale.reshape(())), factor, bias)
+    return Scores(x.name, q_rows, query, key, float(scale.reshape(())), factor, bias)
 
 
 def _flat_bias(array: Floats, rows: Rows) -> Floats | None:

@@ -50,7 +50,7 @@ def _fold(value: Expr, graph: Graph) -> Expr | None:
     x = value.args[0]
     source = elementwise_source(x, graph, stop=lambda v: is_call(v, "gsb.dense"))
     call = graph.call(source, "gsb.dense") if source is not None else None
-    if call is None:
+    if source is None or call is None:
         return None
     dense = spec_of(call)
     if dense.thresholds is not None or any(s.operand is Operand.TENSOR for s in dense.steps):
@@ -60,7 +60,8 @@ def _fold(value: Expr, graph: Graph) -> Expr | None:
     u = np.broadcast_to(evaluate(x, source, y, graph), y.shape)
     if spec.shift:
         u = (u + payload(value.args[1])).astype(np.float32)
-    return _with_sets(dense, call, spec.rows, spec.compare, dots, u)
+    folded = _with_sets(dense, call, spec.rows, spec.compare, dots, u)
+    return None if folded is None else graph.emit(folded, source.name)
 
 
 def _run_steps(dense: Dense, call: Expr, dots: Array) -> Floats:

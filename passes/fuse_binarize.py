@@ -81,4 +81,5 @@ def _attention(value: Expr, graph: Graph) -> Expr | None:
     if attention.compare is not None or attention.v != spec.rows:
         return None
     fused = replace(attention, compare=spec.compare, shift=spec.shift)
-    return ops.packed(fused, [*call.args, *value.args[1:]])
+    args = [*call.args, *value.args[1:]]
+    return graph.emit(ops.packed(fused, args), value.args[0].name)

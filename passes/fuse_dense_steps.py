@@ -41,10 +41,11 @@ def _fuse(value: Expr, graph: Graph) -> Expr | None:
         array = constant(other)
         if array is None and shape_of(other) == shape_of(y):
             steps = (*spec.steps, Step(step, Operand.TENSOR))
-            return ops.packed(replace(spec, steps=steps), [*call.args, other])
+            return graph.emit(ops.packed(replace(spec, steps=steps), [*call.args, other]), y.name)
         operand = None if array is None else step_operand(array, spec)
         if operand is None:
             continue
         steps = (*spec.steps, Step(step, operand[0]))
-        return ops.packed(replace(spec, steps=steps), [*call.args, literal(operand[1])])
+        args = [*call.args, literal(operand[1])]
+        return graph.emit(ops.packed(replace(spec, steps=steps), args), y.name)
     return None

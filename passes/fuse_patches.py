@@ -79,7 +79,8 @@ def _tokens(value: Expr, graph: Graph) -> Expr | None:
         len(stored) > 1,
         bias is not None,
     )
-    return ops.packed(spec, [call.args[0], *stored, *([] if bias is None else [literal(bias)])])
+    args = [call.args[0], *stored, *([] if bias is None else [literal(bias)])]
+    return graph.emit(ops.packed(spec, args), source.name)
 
 
 def _stored(weight: Array) -> list[Expr]:
@@ -128,7 +129,8 @@ def _prefixed(value: Expr, graph: Graph) -> Expr | None:
     rows: Array = np.concatenate(arrays, axis=1)
     if (rows != rows[:1]).any():
         return None
-    return ops.packed(replace(spec, prefix=rows.shape[1]), [*call.args, literal(rows[0])])
+    prefixed = replace(spec, prefix=rows.shape[1])
+    return graph.emit(ops.packed(prefixed, [*call.args, literal(rows[0])]), last.name)
 
 
 def _positioned(value: Expr, graph: Graph) -> Expr | None:
@@ -142,11 +144,9 @@ def _positioned(value: Expr, graph: Graph) -> Expr | None:
     full = np.broadcast_to(pair[1], shape) if shape_of(pair[0]) == shape else None
     if spec.position or full is None or (full != full[:1]).any():
         return None
-    args = list(call.args)
-    position = literal(full[0, spec.prefix :])
-    if not spec.prefix:
-        return ops.packed(replace(spec, position=True), [*args, position])
-    rows = constant(args[-1])
-    assert rows is not None
-    moved = literal(rows + full[0, : spec.prefix])
-    return ops.packed(replace(spec, position=True), [*args[:-1], position, moved])
+    args = [*call.args, literal(full[0, spec.prefix :])]
+    if spec.prefix:
+        rows = constant(call.args[-1])
+        assert rows is not None
+        args[-2:] = [args[-1], literal(rows + full[0, : spec.prefix])]
+    return graph.emit(ops.packed(replace(spec, position=True), args), pair[0].name)

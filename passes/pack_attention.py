@@ -134,7 +134,7 @@ def _attention(planes: list[Expr], rows: Rows, graph: Graph) -> tuple[Expr, list
     tensors.append(literal([scores.scale, factor, compare.bound], "float32"))
     if scores.bias is not None:
         tensors.append(literal(scores.bias))
-    return graph.emit(ops.packed(spec, tensors)), [fixed[0], *moving]
+    return graph.emit(ops.packed(spec, tensors), scores.name), [fixed[0], *moving]
 
 
 def _extreme_ratio(call: Expr, x: Expr, extreme: str, compare: str, graph: Graph) -> float | None:

@@ -10,6 +10,7 @@ from gsb_tvm.passes.fuse_dense_steps import FuseDenseSteps
 from gsb_tvm.passes.fuse_lattices import FuseLattices
 from gsb_tvm.passes.fuse_layer_norm import FuseLayerNorm
 from gsb_tvm.passes.fuse_patches import FusePatches
+from gsb_tvm.passes.keep_names import KeepNames
 from gsb_tvm.passes.lower_packed import LowerPacked
 from gsb_tvm.passes.pack_attention import PackAttention
 from gsb_tvm.passes.pack_dense import PackDense
@@ -59,11 +60,11 @@ def lowering_passes(profile: Profile) -> list[Pass]:
     return [
         LowerPacked(profile),
         StoreLattices(),
-        FuseLattices(),
+        KeepNames(FuseLattices()),
         StoreRepeats(),
         transform.LegalizeOps(),
         transform.AnnotateTIROpPattern(),
-        transform.FuseOps(),
+        KeepNames(transform.FuseOps()),
         transform.FuseTIR(),
         transform.DeadCodeElimination(),
         ScheduleFloat(profile),

@@ -2,6 +2,9 @@
 
 Compiled models are one function, one dataflow block, in A-normal form. A pass looks at one value
 at a time, with what produced its operands, and either keeps it or emits something else.
+
+A variable's name says which of the model's operators it computes, or helps to: profiles show it
+(:mod:`gsb_tvm.passes.keep_names`). Several variables may have one name; no pass may match by it.
 """
 
 from collections import Counter
@@ -30,13 +33,24 @@ class Graph:
         self._producers: dict[Any, Expr] = {}
         self._uses = uses
         self._origin: dict[Any, Any] = {}
+        self._visited = ""
 
-    def emit(self, value: Expr, hint: str = "") -> Expr:
-        """Variable bound to ``value``; variables and constants stand for themselves."""
+    def visiting(self, name: str) -> None:
+        """Name what is emitted from here on after the binding that it replaces."""
+        self._visited = name
+
+    def emit(self, value: Expr, name: str = "") -> Expr:
+        """Variable bound to ``value``; variables and constants stand for themselves.
+
+        Without a ``name`` it is named after the binding under visit.
+        """
         if isinstance(value, relax.Var | GenericConst):
             return value
-        var = self._builder.emit(value, hint)
-        self._producers[var] = self._builder.lookup_binding(var)
+        # BlockBuilder.emit would append numbers until the name is unique.
+        value = self._builder.normalize(value)
+        var = relax.DataflowVar(name or self._visited, value.ty)
+        self._builder.emit_normalized(relax.VarBinding(var, value))
+        self._producers[var] = value
         return var
 
     def add_kernel(self, func: Any, name: str) -> Any:
@@ -94,12 +108,13 @@ def rewrite_module(func: relax.Function, visit: Visit) -> IRModule | None:
             for block in func.body.blocks:
                 for binding in block.bindings:
                     value = _substitute(binding.value, substitution)
+                    graph.visiting(binding.var.name)
                     new = visit(binding.var, value, graph)
                     changed = changed or new is not None
-                    bound = graph.emit(value if new is None else new, binding.var.name)
+                    bound = graph.emit(value if new is None else new)
                     substitution[binding.var] = bound
                     graph.renamed(binding.var, bound)
-            result = builder.emit_output(_substitute(func.body.body, substitution))
+            result = _emit_output(_substitute(func.body.body, substitution), builder)
         builder.emit_func_output(result)
     if not changed:
         return None
@@ -107,6 +122,15 @@ def rewrite_module(func: relax.Function, visit: Visit) -> IRModule | None:
     if func.attrs:
         module["main"] = module["main"].with_attrs(func.attrs)
     return module
+
+
+def _emit_output(result: Expr, builder: relax.BlockBuilder) -> relax.Var:
+    """The block's result, under the name of the variable that it is."""
+    if not isinstance(result, relax.DataflowVar):
+        return builder.emit_output(result)
+    output = relax.Var(result.name, result.ty)
+    builder.emit_normalized(relax.VarBinding(output, result))
+    return output
 
 
 def _count_uses(func: relax.Function) -> Counter[Any]:

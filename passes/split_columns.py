@@ -152,7 +152,7 @@ def _emit(
     a, a_scales, b, b_scales = (list(part.fields) for part in graph.producer(source).args)
     b = [literal(payload(plane)[:, flat]) for plane in b]
     b_scales = [literal(_columns_of(payload(scale), flat)) for scale in b_scales]
-    y = graph.emit(ops.matmul(a, a_scales, b, b_scales))
+    y = graph.emit(ops.matmul(a, a_scales, b, b_scales), source.name)
     for call, constant_first, by_column in steps:
         operand = literal(by_column[flat])
         args = [operand, y] if constant_first else [y, operand]
