@@ -7,12 +7,15 @@ import numpy as np
 import tvm
 from tvm import tirx
 
+from gsb_tvm.dialect import work
 from gsb_tvm.dialect.specs import encode
+from gsb_tvm.dialect.work import Bound
+from gsb_tvm.schedules import limits as loops
 from gsb_tvm.targets import Profile
-from limits import clock, loops
+from limits import clock
 from limits.inside import Network
 from limits.kernels import Kernel
-from limits.work import Bound, bound_of, floats_of, macs_of, shape_of
+from limits.shapes import shape_of
 from measuring.machine import held, preferred
 from measuring.rounds import Rounds
 
@@ -100,12 +103,12 @@ def measure(
 
 def limit_of(kernel: Kernel, profile: Profile) -> loops.Loop:
     """The loop that a kernel is held against."""
-    bound = bound_of(kernel.spec)
+    bound = work.bound(kernel.spec)
     if bound is Bound.COUNTING:
         return loops.counting(profile)
     if bound is Bound.MULTIPLYING:
         return loops.multiply_adds(profile)
-    return loops.reading(profile, floats_of(kernel.spec))
+    return loops.reading(profile, work.floats(kernel.spec))
 
 
 def _result(
@@ -113,11 +116,11 @@ def _result(
 ) -> Result:
     """``samples`` holds seconds of clock, limit and kernel, (rounds, 3) float64."""
     ticks, limit_seconds, seconds = samples.T
-    reads = bound_of(kernel.spec) is Bound.READING
-    work = 4.0 * floats_of(kernel.spec) if reads else float(macs_of(kernel.spec))
-    shares = (work / seconds) / (limit.work / limit_seconds)
+    reads = work.bound(kernel.spec) is Bound.READING
+    amount = 4.0 * work.floats(kernel.spec) if reads else float(work.macs(kernel.spec))
+    shares = (amount / seconds) / (limit.work / limit_seconds)
     cycles = clock.cycles(profile)
-    per_cycle = None if cycles is None else float(np.median(work / (seconds * (cycles / ticks))))
+    per_cycle = None if cycles is None else float(np.median(amount / (seconds * (cycles / ticks))))
     low, share, high = (float(x) for x in np.percentile(shares, [25, 50, 75]))
     median = float(np.median(seconds))
     return Result(
@@ -127,7 +130,7 @@ def _result(
         median * 1e6,
         inside * 1e6,
         "B" if reads else "MAC",
-        work / median,
+        amount / median,
         per_cycle,
         kernel.bytes / median,
         limit.name,
