@@ -31,6 +31,24 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message[:1].lower()}{message[1:]}.{hint} See {self.prog} --help.")
 
 
+def add_inputs(parser: Parser) -> None:
+    """Add the option that says what a compiled model runs on."""
+    parser.add_argument(
+        "--input",
+        action="append",
+        default=[],
+        metavar="[NAME=]FILE",
+        help="a .npy file for each input, in order or by name; default: random numbers, seed 0",
+    )
+
+
+def add_threads(parser: Parser) -> None:
+    """Add the option that says how many threads share the work of a call."""
+    parser.add_argument(
+        "--threads", type=int, default=1, metavar="N", help="that share a call's work (default 1)"
+    )
+
+
 def _nearest_option(message: str, known: Sequence[str]) -> str:
     """Name the options nearest to the first one that is not known."""
     _, found, words = message.partition("unrecognized arguments: ")
