@@ -11,6 +11,7 @@ from gsb_tvm.dialect.errors import UsageError
 VERBS = {
     "compile": ("compile", "compile an ONNX model into a shared library"),
     "run": ("run", "run a compiled model on arrays from .npy files"),
+    "bench": ("bench", "time a compiled model, as a whole and step by step"),
     "verify": ("verify", "compare a compiled model with ONNX Runtime"),
     "inspect": ("inspect", "show what an artefact says about itself"),
     "targets": ("list_targets", "list targets, or show how one is understood"),

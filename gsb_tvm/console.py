@@ -66,6 +66,16 @@ def fields(pairs: Sequence[tuple[str, str]]) -> Table:
     return table
 
 
+def figures(titles: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> Table:
+    """Rows of numbers, right-aligned, behind ``texts`` columns of text."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for i, title in enumerate(titles):
+        table.add_column(title, justify="left" if i < texts else "right", no_wrap=i >= texts)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
 def count(number: float) -> str:
     """A number with a decimal prefix: 4.2 G, 75.3 M, 640."""
     for limit, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):

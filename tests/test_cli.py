@@ -256,7 +256,9 @@ def test_help_imports_nothing_heavy(argv):
     assert HEAVY.isdisjoint(done.stderr.split())
 
 
-@pytest.mark.parametrize("verb", ["compile", "run", "verify", "inspect", "doctor", "completion"])
+@pytest.mark.parametrize(
+    "verb", ["compile", "run", "bench", "verify", "inspect", "doctor", "completion"]
+)
 def test_each_verb_is_a_module_too(verb):
     done = subprocess.run(
         [sys.executable, "-m", f"gsb_tvm.{verb}", "--help"],

@@ -7,6 +7,7 @@ import numpy as np
 import gsb_tvm
 from gsb_tvm.dialect.phases import SPEC
 from gsb_tvm.driver import Options, compile_model
+from gsb_tvm.profiling import sample
 from gsb_tvm.targets import Profile
 
 _WARM_UP = 3
@@ -34,7 +35,8 @@ class Network:
         """Time so many passes."""
         for _ in range(_WARM_UP):
             self._module.run([self._images])
-        self._passes += [self._module.step_seconds([self._images]) for _ in range(passes)]
+        samples = sample(self._module, [self._images], seconds=0.0, runs=passes)
+        self._passes += list(samples.steps)
 
     def call_seconds(self) -> dict[str, float]:
         """Seconds of a call, by the kernel's spec as text: medians over passes, means over calls.

@@ -2,7 +2,6 @@
 
 import sys
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,30 +67,32 @@ class Module:
             An input is missing, unknown, or has another rank, shape or dtype.
         """
         values = self._ordered(list(args), named)
-        arrays = [
-            as_input(value, spec) for value, spec in zip(values, self.metadata.inputs, strict=True)
-        ]
-        outputs = self.run(arrays)
+        outputs = self.run(self._checked(values))
         if any(is_torch(value) for value in values):
             outputs = [sys.modules["torch"].from_numpy(array) for array in outputs]
         if len(outputs) == 1:
             return outputs[0]
         return {spec.name: out for spec, out in zip(self.metadata.outputs, outputs, strict=True)}
 
+    def inputs(self, *args: Any, **named: Any) -> list[Array]:
+        """Arrays for :meth:`run` from what a call takes, checked as there."""
+        return self._checked(self._ordered(list(args), named))
+
     def run(self, inputs: Sequence[Array]) -> list[Any]:
         """Run on checked, contiguous arrays in the order of ``metadata.inputs``."""
         return self._run(inputs, timed=False)
 
-    def step_seconds(self, inputs: Sequence[Array]) -> NDArray[np.float64]:
-        """Run once, inputs as for :meth:`run`; seconds of each of ``metadata.steps``.
+    def step_ticks(self, inputs: Sequence[Array]) -> NDArray[np.int64]:
+        """Run once, inputs as for :meth:`run`, and read a clock between the steps.
 
-        What stands before the first step and after the last is in none of them.
+        Returns
+        -------
+        numpy.ndarray
+            (steps + 1,) int64: before the first of ``metadata.steps`` and after each. The clock
+            ticks at a fixed rate, which differs from machine to machine.
         """
-        start = time.perf_counter()
         self._run(inputs, timed=True)
-        seconds = time.perf_counter() - start
-        ticks = self._room().ticks
-        return np.diff(ticks) * (seconds / max(1, int(ticks[-1] - ticks[0])))
+        return self._room().ticks.copy()
 
     def save(self, path: str | Path) -> None:
         """Write the artefact to ``path`` and its metadata beside it.
@@ -118,6 +119,10 @@ class Module:
         if absent := [name for name in names if name not in given]:
             raise UsageError(f'input "{absent[0]}" is not given, {expected}.')
         return [given[name] for name in names]
+
+    def _checked(self, values: Sequence[Any]) -> list[Array]:
+        pairs = zip(values, self.metadata.inputs, strict=True)
+        return [as_input(value, spec) for value, spec in pairs]
 
     def _run(self, inputs: Sequence[Array], *, timed: bool) -> list[Any]:
         room = self._room()

@@ -1,0 +1,149 @@
+"""Timing a compiled model as a whole: how it loads, how it runs, what memory it takes."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from gsb_tvm.inputs import read_inputs
+from gsb_tvm.profiling import Breakdown, breakdown, sample
+from gsb_tvm.runtime.arrays import Array
+from gsb_tvm.runtime.metadata import Target
+from gsb_tvm.runtime.session import Module, load
+from gsb_tvm.runtime.timing import Latency, latency, resident_bytes, timed
+from gsb_tvm.step_work import Work
+from gsb_tvm.targets import resolve
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to time: ``runs`` calls, or as many as begin within ``seconds``, after ``warmup``."""
+
+    threads: int
+    seconds: float
+    runs: int | None
+    warmup: int
+
+
+class MemoryUse(msgspec.Struct, frozen=True):
+    """Bytes: of the file, what a call needs beside it, what loading and running it added in RAM.
+
+    ``resident`` is what the whole process has in RAM, Python and NumPy included.
+    """
+
+    file: int
+    call: int
+    added: int
+    resident: int
+
+
+class Figures(msgspec.Struct, frozen=True):
+    """What was measured; times in milliseconds.
+
+    Attributes
+    ----------
+    images
+        Extent of the first input's leading axis.
+    preempted, quiet_ms
+        Runs during which somebody else was given a core of this process, and the median of the
+        other runs; None where there are none.
+    load_ms, first_ms
+        Loading the artefact, and its first run, whose constants come from the file.
+    """
+
+    model: str
+    target: Target
+    threads: int
+    images: int
+    warmup: int
+    runs: int
+    preempted: int
+    quiet_ms: float | None
+    load_ms: float
+    first_ms: float
+    latency_ms: Latency
+    images_per_s: float
+    memory: MemoryUse
+    profile: Breakdown | None = None
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model in memory that has run once."""
+
+    module: Module
+    arrays: list[Array]
+    load_s: float
+    first_s: float
+    added_bytes: int
+
+
+def loaded(path: Path, threads: int, inputs: Sequence[str]) -> Loaded:
+    """Load an artefact and run it once on ``inputs``, words as for :func:`read_inputs`.
+
+    Raises
+    ------
+    ArtefactError, UsageError
+        As for :func:`gsb_tvm.runtime.session.load` and a call.
+    """
+    before = resident_bytes()
+    start = time.perf_counter()
+    module = load(path, threads)
+    load_s = time.perf_counter() - start
+    arrays = module.inputs(read_inputs(inputs, module.metadata.inputs))
+    start = time.perf_counter()
+    module.run(arrays)
+    first_s = time.perf_counter() - start
+    return Loaded(module, arrays, load_s, first_s, max(0, resident_bytes() - before))
+
+
+def measure(model: Loaded, plan: Plan, file_bytes: int) -> Figures:
+    """Warm up, then time runs of the whole model."""
+    module, arrays = model.module, model.arrays
+    for _ in range(plan.warmup):
+        module.run(arrays)
+    found = timed(lambda: module.run(arrays), seconds=plan.seconds, runs=plan.runs)
+    metadata = module.metadata
+    images = arrays[0].shape[0] if arrays and arrays[0].ndim else 1
+    quiet = found.seconds[~found.preempted]
+    return Figures(
+        model=metadata.model.name,
+        target=metadata.target,
+        threads=plan.threads,
+        images=images,
+        warmup=plan.warmup,
+        runs=len(found.seconds),
+        preempted=int(found.preempted.sum()),
+        quiet_ms=float(np.median(quiet)) * 1e3 if len(quiet) else None,
+        load_ms=model.load_s * 1e3,
+        first_ms=model.first_s * 1e3,
+        latency_ms=latency(found.seconds),
+        images_per_s=images * len(found.seconds) / float(found.seconds.sum()),
+        memory=MemoryUse(
+            file=file_bytes,
+            call=metadata.memory.total(plan.threads),
+            added=model.added_bytes,
+            resident=resident_bytes(),
+        ),
+    )
+
+
+def profiled(model: Loaded, plan: Plan, works: Sequence[Work], *, has_limit: bool) -> Breakdown:
+    """Time the steps, whose work is ``works``; what the machine can do at best before and after."""
+    metadata = model.module.metadata
+    ideal: Sequence[float | None] = [None] * len(works)
+    if has_limit:
+        from gsb_tvm.limits import prepared  # imports TVM
+
+        limits = prepared(works, resolve(metadata.target.text), plan.threads)
+        limits.measure()
+    for _ in range(plan.warmup):
+        model.module.run(model.arrays)
+    samples = sample(model.module, model.arrays, seconds=plan.seconds, runs=plan.runs)
+    if has_limit:
+        limits.measure()
+        ideal = limits.ideal_seconds(works)
+    return breakdown(metadata, works, samples, ideal)

@@ -1,0 +1,89 @@
+"""How much there is to do in each step of an artefact, from what it says about itself."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from gsb_tvm.dialect import work as spec_work
+from gsb_tvm.dialect.errors import ArtefactError
+from gsb_tvm.dialect.specs import decode
+from gsb_tvm.dialect.work import Bound
+from gsb_tvm.runtime.metadata import Layer, Metadata
+
+Limit = tuple[Bound, int]
+"""What bounds a step and, where it reads, how many floats."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a step has to do; None where nothing says it, as for float operators but products.
+
+    Attributes
+    ----------
+    kind
+        The packed operator, "linear", "conv2d" and so on for a float product, or "float".
+    floats
+        Elements of the largest float tensor, for what only looks at each; else 0.
+    bytes
+        Of all tensors read and written.
+    """
+
+    kind: str
+    macs: int | None = None
+    floats: int = 0
+    bytes: int | None = None
+    bound: Bound | None = None
+
+    @property
+    def limit(self) -> Limit | None:
+        """What the step is held against; floats come from the cache that so many fit."""
+        if self.bound is None:
+            return None
+        return self.bound, self.floats if self.bound is Bound.READING else 0
+
+    @property
+    def amount(self) -> float:
+        """What counts for its limit: multiply-accumulates, or bytes read."""
+        return 4.0 * self.floats if self.macs is None else float(self.macs)
+
+
+def work_of(metadata: Metadata, name: str) -> list[Work]:
+    """Work of each step of the artefact called ``name``.
+
+    Raises
+    ------
+    ArtefactError
+        It does not list its steps, or has a kernel of a kind not known here.
+    """
+    if not metadata.steps:
+        raise ArtefactError(f"{name}: does not say what its steps are. Compile the model again.")
+    products = {row.name: row for row in metadata.layers if row.form == "float"}
+    last = {step.layer: i for i, step in enumerate(metadata.steps)}
+    found = []
+    for i, step in enumerate(metadata.steps):
+        text = metadata.kernels.get(step.kernel, "")
+        # Of several steps of a float layer the last one multiplies: before it, weights unfold.
+        row = products.get(step.layer) if last[step.layer] == i else None
+        found.append(_packed(text, step.kernel, name) if text else _float(row))
+    return found
+
+
+def _packed(text: str, kernel: str, name: str) -> Work:
+    try:
+        spec: Any = decode(text)
+    except (KeyError, ValueError, msgspec.MsgspecError) as err:
+        raise ArtefactError(
+            f'{name}: kernel "{kernel}" is of a kind not known here. Compile the model again.'
+        ) from err
+    bound, size = spec_work.bound(spec), spec_work.bytes_touched(spec)
+    kind = kernel.rstrip("0123456789")  # TVM numbers the kernels of a kind
+    if bound is Bound.READING:
+        return Work(kind, None, spec_work.floats(spec), size, bound)
+    return Work(kind, spec_work.macs(spec), 0, size, bound)
+
+
+def _float(row: Layer | None) -> Work:
+    if row is None:
+        return Work("float")
+    return Work(row.operator, row.macs, bound=Bound.MULTIPLYING)
