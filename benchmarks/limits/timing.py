@@ -15,7 +15,6 @@ from gsb_tvm.targets import Profile
 from limits import clock
 from limits.inside import Network
 from limits.kernels import Kernel
-from limits.shapes import shape_of
 from measuring.machine import held, preferred
 from measuring.rounds import Rounds
 
@@ -125,7 +124,7 @@ def _result(
     median = float(np.median(seconds))
     return Result(
         kernel.name,
-        shape_of(kernel.spec),
+        work.shape_text(kernel.spec),
         kernel.calls,
         median * 1e6,
         inside * 1e6,

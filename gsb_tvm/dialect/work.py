@@ -11,6 +11,7 @@ from gsb_tvm.dialect.specs import (
     AttentionValue,
     BatchMatmul,
     Dense,
+    Operand,
     Patches,
     Spec,
 )
@@ -47,6 +48,20 @@ def extents(spec: Any) -> tuple[int, ...]:
             return a.batch, a.tokens, a.features, b.tokens
         case _:
             return spec.rows.batch, spec.rows.tokens, spec.rows.features
+
+
+def shape_text(spec: Any) -> str:
+    """Extents for people, batch left out where it is 1, and what else tells specs apart."""
+    sizes = extents(spec)
+    text = " x ".join(map(str, sizes[1:] if sizes[0] == 1 else sizes))
+    if isinstance(spec, AttentionPlanes):
+        return f"{text} spread {spec.spread}"
+    if not isinstance(spec, Dense):
+        return text
+    if spec.thresholds is not None:
+        return f"{text} to bits"
+    has_residual = any(step.operand is Operand.TENSOR for step in spec.steps)
+    return f"{text} + residual" if has_residual else f"{text} to floats"
 
 
 def macs(spec: Any) -> int:

@@ -15,7 +15,7 @@ from gsb_tvm.dialect.specs import (
     Patches,
     ValuePlanes,
 )
-from gsb_tvm.dialect.work import Bound, bound, bytes_touched, extents, floats, macs
+from gsb_tvm.dialect.work import Bound, bound, bytes_touched, extents, floats, macs, shape_text
 from tests.dialect.catalogue import SPECS, arguments
 
 MASK, SIGN = Kind.MASK, Kind.SIGN
@@ -66,6 +66,22 @@ def test_patches_are_one_row_each_and_constant_tokens_none():
     image, weight = (np.ones(shape, np.float32) for _, shape, _ in spec.inputs()[:2])
     assert macs(spec) == total(spec, image, weight, np.zeros((1, 7), np.float32))
     assert bound(spec) is Bound.MULTIPLYING
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("dense_signs", "2 x 5 x 66 x 40 + residual"),
+        ("dense_mask", "2 x 5 x 66 x 33 to floats"),
+        ("dense_bits", "2 x 5 x 66 x 48 to bits"),
+        ("dense_wide", "2 x 16384 x 1 to bits"),
+        ("attention_planes", "2 x 2 x 5 x 24 x 5 spread 64"),
+        ("batch_matmul", "2 x 3 x 33 x 4"),
+        ("binarize", "2 x 5 x 66"),
+    ],
+)
+def test_shapes_for_people(name, text):
+    assert shape_text(SPECS[name]) == text
 
 
 @pytest.mark.parametrize("name", SPECS)
