@@ -58,21 +58,25 @@ def _pairs(figures: Figures) -> list[tuple[str, str]]:
 def _profile(found: Breakdown) -> list[Table]:
     """Tables of steps, layers and kinds; the shortest last, where a terminal shows it."""
     steps = [
-        [str(i), line.layer, _short(line.kernel), *_cells(line)]
+        [str(i), line.layer, line.kind, _short(line.shape), *_cells(line)]
         for i, line in enumerate(found.steps)
     ]
     layers = [[line.layer, str(line.steps), *_cells(line)] for line in found.layers]
+    shapes = [
+        [line.kind, _short(line.shape), str(line.steps), *_cells(line)] for line in found.shapes
+    ]
     kinds = [[line.kind, str(line.steps), *_cells(line)] for line in found.kinds]
     return [
-        console.figures(("step", "layer", "kernel", *_MEASURED), steps, texts=3),
+        console.figures(("step", "layer", "operator", "shape", *_MEASURED), steps, texts=4),
         console.figures(("layer", "steps", *_MEASURED), layers),
+        console.figures(("operator", "shape", "steps", *_MEASURED), shapes, texts=2),
         console.figures(("operator", "steps", *_MEASURED), kinds),
     ]
 
 
-def _short(kernel: str) -> str:
+def _short(text: str) -> str:
     """TVM names a fused kernel after all that is in it."""
-    return kernel if len(kernel) <= _LONGEST else f"{kernel[: _LONGEST - 1]}…"
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
 def _cells(line: Line) -> Sequence[str]:

@@ -1,7 +1,7 @@
 """Where a run's time goes: by step, by layer, by kind of operator, beside the work done there."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +48,8 @@ def sample(module: Module, arrays: Sequence[Array], *, seconds: float, runs: int
 class Line(msgspec.Struct, frozen=True):
     """One step, or several: microseconds a run, and the share of the whole run.
 
+    Names are empty where several steps do not have one in common.
+
     Attributes
     ----------
     steps
@@ -63,6 +65,7 @@ class Line(msgspec.Struct, frozen=True):
 
     layer: str
     kind: str
+    shape: str
     kernel: str
     steps: int
     us: float
@@ -81,6 +84,8 @@ class Breakdown(msgspec.Struct, frozen=True):
     whole_us, steps_us, rest_us
         A run as a user starts it, the sum of its steps, and what is in none of them: Python, the
         start of the threads, copies of the outputs.
+    steps, layers, shapes, kinds
+        Each step in order; sums by layer, by kind and shape, by kind.
     """
 
     runs: int
@@ -89,6 +94,7 @@ class Breakdown(msgspec.Struct, frozen=True):
     rest_us: float
     steps: tuple[Line, ...]
     layers: tuple[Line, ...]
+    shapes: tuple[Line, ...]
     kinds: tuple[Line, ...]
 
 
@@ -102,22 +108,28 @@ def breakdown(
         _Part(step.layer, work, step.kernel, float(time_s), best)
         for step, work, time_s, best in zip(metadata.steps, works, seconds, ideal, strict=True)
     ]
-    layers: dict[str, list[_Part]] = {}
-    kinds: dict[str, list[_Part]] = {}
-    for part in parts:
-        layers.setdefault(part.layer, []).append(part)
-        kinds.setdefault(part.work.kind, []).append(part)
-    by_time = sorted(kinds.values(), key=lambda group: -sum(part.seconds for part in group))
     total = float(seconds.sum())
+
+    def lines(key: Callable[[_Part], Any]) -> list[Line]:
+        groups: dict[Any, list[_Part]] = {}
+        for part in parts:
+            groups.setdefault(key(part), []).append(part)
+        return [_line(group, whole) for group in groups.values()]
+
     return Breakdown(
         len(samples.whole),
         whole * 1e6,
         total * 1e6,
         (whole - total) * 1e6,
-        tuple(_line([part], whole) for part in parts),
-        tuple(_line(group, whole) for group in layers.values()),
-        tuple(_line(group, whole) for group in by_time),
+        steps=tuple(_line([part], whole) for part in parts),
+        layers=tuple(lines(lambda part: part.layer)),
+        shapes=tuple(_by_time(lines(lambda part: (part.work.kind, part.work.shape)))),
+        kinds=tuple(_by_time(lines(lambda part: part.work.kind))),
     )
+
+
+def _by_time(lines: Iterable[Line]) -> list[Line]:
+    return sorted(lines, key=lambda line: -line.us)
 
 
 @dataclass(frozen=True)
@@ -138,6 +150,7 @@ def _line(parts: Sequence[_Part], whole: float) -> Line:
     return Line(
         layer=_common(part.layer for part in parts),
         kind=_common(part.work.kind for part in parts),
+        shape=_common(part.work.shape for part in parts),
         kernel=_common(part.kernel for part in parts),
         steps=len(parts),
         us=seconds * 1e6,

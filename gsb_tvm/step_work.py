@@ -23,6 +23,8 @@ class Work:
     ----------
     kind
         The packed operator, "linear", "conv2d" and so on for a float product, or "float".
+    shape
+        For people; of a float operator without products, the kernel's name.
     floats
         Elements of the largest float tensor, for what only looks at each; else 0.
     bytes
@@ -30,6 +32,7 @@ class Work:
     """
 
     kind: str
+    shape: str
     macs: int | None = None
     floats: int = 0
     bytes: int | None = None
@@ -65,7 +68,7 @@ def work_of(metadata: Metadata, name: str) -> list[Work]:
         text = metadata.kernels.get(step.kernel, "")
         # Of several steps of a float layer the last one multiplies: before it, weights unfold.
         row = products.get(step.layer) if last[step.layer] == i else None
-        found.append(_packed(text, step.kernel, name) if text else _float(row))
+        found.append(_packed(text, step.kernel, name) if text else _float(row, step.kernel))
     return found
 
 
@@ -77,13 +80,15 @@ def _packed(text: str, kernel: str, name: str) -> Work:
             f'{name}: kernel "{kernel}" is of a kind not known here. Compile the model again.'
         ) from err
     bound, size = spec_work.bound(spec), spec_work.bytes_touched(spec)
+    shape = spec_work.shape_text(spec)
     kind = kernel.rstrip("0123456789")  # TVM numbers the kernels of a kind
     if bound is Bound.READING:
-        return Work(kind, None, spec_work.floats(spec), size, bound)
-    return Work(kind, spec_work.macs(spec), 0, size, bound)
+        return Work(kind, shape, None, spec_work.floats(spec), size, bound)
+    return Work(kind, shape, spec_work.macs(spec), 0, size, bound)
 
 
-def _float(row: Layer | None) -> Work:
+def _float(row: Layer | None, kernel: str) -> Work:
     if row is None:
-        return Work("float")
-    return Work(row.operator, row.macs, bound=Bound.MULTIPLYING)
+        return Work("float", kernel)
+    shape = " x ".join(map(str, row.shape))
+    return Work(row.operator, shape, row.macs, bound=Bound.MULTIPLYING)

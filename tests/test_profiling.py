@@ -52,8 +52,8 @@ def test_work_comes_from_the_spec_or_from_the_float_layer_of_that_name():
     assert (embed.kind, embed.macs, embed.bound) == ("patches", 4 * 48 * 16, Bound.MULTIPLYING)
     assert (binarize.kind, binarize.macs, binarize.floats) == ("binarize", None, 320)
     assert (dense.kind, dense.macs, dense.bound) == ("dense", 10 * 32 * 50, Bound.COUNTING)
-    assert norm == cast == Work("float")
-    assert head == Work("linear", 320, bound=Bound.MULTIPLYING)
+    assert (norm, cast) == (Work("float", "layer_norm"), Work("float", "cast"))
+    assert head == Work("linear", "1 x 16 x 20", 320, bound=Bound.MULTIPLYING)
 
 
 def test_limits_are_one_for_products_and_one_for_each_size_that_is_read():
@@ -77,6 +77,11 @@ def test_sums_by_layer_and_kind():
     assert (found.whole_us, found.steps_us, found.rest_us) == pytest.approx((10, 8, 2))
     assert [line.us for line in found.steps] == pytest.approx(us)
     assert [line.layer for line in found.layers] == ["embed", "fc", "norm", "head"]
+    assert [line.shape for line in found.shapes][:2] == ["4 x 48 x 16", "10 x 32 x 50 to floats"]
+    assert [(line.kind, line.shape) for line in found.shapes][4:] == [
+        ("float", "cast"),
+        ("linear", "1 x 16 x 20"),
+    ]
     assert [line.kind for line in found.kinds] == [
         "patches",
         "dense",
