@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from comparison import isa
 from comparison.engines import FLOAT_REFERENCE, OURS, Engine
+from comparison.isa import remark
 from comparison.jobs import Failed, Job, Prepared, Turn, Verified
 from comparison.models import Models
 from comparison.process import Process, ask, cold_start
@@ -172,9 +172,7 @@ def _row(
     if record.not_run or prepared is None:
         return Row(engine.name, engine.label, record.not_run)
     found = figures(record.every, record.quiet)
-    notes = [record.note]
-    if isa_name != isa.NATIVE and engine.module in isa.UNHELD:
-        notes.append(isa.UNHELD[engine.module])
+    notes = (record.note, remark(isa_name, engine.module))
     return Row(
         engine=engine.name,
         label=engine.label,

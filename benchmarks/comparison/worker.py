@@ -81,10 +81,15 @@ def main() -> int:
         else:
             answer(prepare(job))
     except Exception as err:  # whatever an opponent raises is its row's remark
-        lines = str(err).strip().splitlines()
-        answer(Failed((lines[0] if lines else type(err).__name__)[:300]))
+        answer(Failed(reason_of(err)))
         return 1
     return 0
+
+
+def reason_of(err: Exception) -> str:
+    """One line of an exception's text: its first and, of several, its last, where causes stand."""
+    lines = [line.strip() for line in str(err).splitlines() if line.strip()]
+    return " … ".join(dict.fromkeys([*lines[:1], *lines[-1:]]))[:300] or type(err).__name__
 
 
 def _own_channel() -> IO[bytes]:

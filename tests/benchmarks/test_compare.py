@@ -11,6 +11,7 @@ from comparison.models import _fixed, input_shape
 from comparison.process import environment
 from comparison.rows import Cell, Row
 from comparison.table import milliseconds, outputs
+from comparison.worker import reason_of
 from gsb_tvm.models import demo
 
 DEMO = Path(demo.__file__).with_name("gsb_digits.onnx")
@@ -120,7 +121,16 @@ def test_instruction_set_reaches_the_opponents(job):
     assert held["ONEDNN_MAX_CPU_ISA"] == "AVX2"
     assert held["ATEN_CPU_CAPABILITY"] == "avx2"
     assert held["TVM_NUM_THREADS"] == "2"
-    assert set(isa.settings("native")) == set()
+    assert isa.settings("native") == {}
+    assert isa.remark("avx512", "onnx_runtime") == "not held: uses all the CPU has"
+    assert isa.remark("native", "onnx_runtime") == ""
+
+
+def test_reason_is_the_cause_in_one_line():
+    wrapped = RuntimeError("Exception from core.cpp\nplugin.cpp\nno such layer: Softmax\n\n")
+    assert reason_of(wrapped) == "Exception from core.cpp … no such layer: Softmax"
+    assert reason_of(ValueError("no such layer")) == "no such layer"
+    assert reason_of(KeyError()) == "KeyError"
 
 
 def test_open_batch_is_closed(tmp_path):
