@@ -17,7 +17,7 @@ Limit = tuple[Bound, int]
 
 @dataclass(frozen=True)
 class Work:
-    """What a step has to do; None where nothing says it, as for float operators but products.
+    """What a step has to do; None where nothing says it: of float operators that are no products.
 
     Attributes
     ----------
