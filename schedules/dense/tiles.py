@@ -127,9 +127,9 @@ def tile_cycles(spec: Dense, profile: Profile) -> float:
     The prototype's measurements at 3.59 GHz, 198 tokens, in thousands of cycles: 384 x 1152 206,
     384 x 1536 275, 1536 x 384 260; bare products 129, 173, 173, so 23 a product instead of 16. The
     rest fits 5.5 for each row of weights spread, 5.4 for each row of 32 sums finished, and 24 for
-    each tile of sums kept and read again, within 1 %. It had its activations as bytes; spreading a
-    row of 64 is estimated at 2 cycles (two loads, a move to a mask register, a store), a call at
-    1000 more than by counting.
+    each tile of sums kept and read again, within 1 %. It had its activations as bytes: spreading a
+    row of 64 is estimated at 2 cycles a plane (llvm-mca: 1.4 for one, 2.7 for two), a call at 1000
+    more than by counting.
     """
     rows, words = spec.rows, spec.rows.packed_shape[1]
     blocks = -(-spec.computed_columns // AMX_COLUMNS)
@@ -138,4 +138,5 @@ def tile_cycles(spec: Dense, profile: Profile) -> float:
     splits = -(-steps // amx_steps(profile, words))
     block = 2 * tokens * steps * 23 + 2 * steps * AMX_ROWS * 5.5 + rows.tokens * 5.4
     block += 2 * tokens * (splits - 1) * 24
-    return rows.batch * (blocks * block + tokens * AMX_ROWS * steps * 2) + 1000
+    planes = 2 if spec.activation is Kind.MASKED else 1
+    return rows.batch * (blocks * block + tokens * AMX_ROWS * steps * 2 * planes) + 1000
