@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 
 import tvm
 
-from gsb_tvm.dialect.work import Bound
 from gsb_tvm.schedules import limits
 from gsb_tvm.step_work import Limit, Work
 from gsb_tvm.targets import Profile
@@ -42,16 +41,8 @@ class Limits:
 def prepared(steps: Iterable[Work], profile: Profile, threads: int) -> Limits:
     """Compile the loops that ``steps`` are held against, for the target of their kernels."""
     keys = sorted({work.limit for work in steps if work.limit is not None})
-    return Limits(threads, {each: _timed(_loop(each, profile), profile) for each in keys})
-
-
-def _loop(wanted: Limit, profile: Profile) -> limits.Loop:
-    bound, floats = wanted
-    if bound is Bound.COUNTING:
-        return limits.counting(profile)
-    if bound is Bound.MULTIPLYING:
-        return limits.multiply_adds(profile)
-    return limits.reading(profile, floats)
+    loops = {each: limits.loop(each[0], profile, each[1]) for each in keys}
+    return Limits(threads, {each: _timed(loop, profile) for each, loop in loops.items()})
 
 
 def _timed(loop: limits.Loop, profile: Profile) -> Callable[[], float]:

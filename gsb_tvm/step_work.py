@@ -11,6 +11,8 @@ from gsb_tvm.dialect.specs import decode
 from gsb_tvm.dialect.work import Bound
 from gsb_tvm.runtime.metadata import Layer, Metadata
 
+_BY_TILES = "dense_tiles"  # how a kernel multiplies stands in its name and nowhere else
+
 Limit = tuple[Bound, int]
 """What bounds a step and, where it reads, how many floats."""
 
@@ -82,6 +84,8 @@ def _packed(text: str, kernel: str, name: str) -> Work:
     bound, size = spec_work.bound(spec), spec_work.bytes_touched(spec)
     shape = spec_work.shape_text(spec)
     kind = kernel.rstrip("0123456789")  # TVM numbers the kernels of a kind
+    if kind == _BY_TILES:
+        bound = Bound.TILES
     if bound is Bound.READING:
         return Work(kind, shape, None, spec_work.floats(spec), size, bound)
     return Work(kind, shape, spec_work.macs(spec), 0, size, bound)

@@ -8,9 +8,10 @@ import tvm
 from tvm import tirx
 
 from gsb_tvm.dialect import work
-from gsb_tvm.dialect.specs import encode
+from gsb_tvm.dialect.specs import Dense, encode
 from gsb_tvm.dialect.work import Bound
 from gsb_tvm.schedules import limits as loops
+from gsb_tvm.schedules.dense import Method, method
 from gsb_tvm.targets import Profile
 from limits import clock
 from limits.inside import Network
@@ -103,11 +104,9 @@ def measure(
 def limit_of(kernel: Kernel, profile: Profile) -> loops.Loop:
     """The loop that a kernel is held against."""
     bound = work.bound(kernel.spec)
-    if bound is Bound.COUNTING:
-        return loops.counting(profile)
-    if bound is Bound.MULTIPLYING:
-        return loops.multiply_adds(profile)
-    return loops.reading(profile, work.floats(kernel.spec))
+    if isinstance(kernel.spec, Dense) and method(kernel.spec, profile) is Method.TILES:
+        bound = Bound.TILES
+    return loops.loop(bound, profile, work.floats(kernel.spec) if bound is Bound.READING else 0)
 
 
 def _result(

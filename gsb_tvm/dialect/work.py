@@ -23,6 +23,7 @@ class Bound(StrEnum):
     COUNTING = "counting"  # products of bits
     MULTIPLYING = "multiplying"  # products of floats
     READING = "reading"  # looking at each number
+    TILES = "tiles"  # products of bits by products of bytes, where a kernel goes that way
 
 
 def bound(spec: Any) -> Bound:

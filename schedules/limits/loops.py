@@ -12,12 +12,22 @@ import numpy as np
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
+from gsb_tvm.schedules.dense import amx_tiles as amx
 from gsb_tvm.schedules.dense.carry_save import CHUNK, count_carry_save
 from gsb_tvm.schedules.dense.counters import Tile
 from gsb_tvm.schedules.dense.formula import Part, Term
 from gsb_tvm.schedules.dense.lookup import LANES, shuffled
-from gsb_tvm.schedules.dense.tiles import Method, tiles
-from gsb_tvm.schedules.vector import bind, load, local, popcount, prim_func, splat, store
+from gsb_tvm.schedules.dense.tiles import AMX_ROW_BYTES, AMX_ROWS, Method, tiles
+from gsb_tvm.schedules.vector import (
+    bind,
+    load,
+    local,
+    popcount,
+    prim_func,
+    splat,
+    store,
+    workspace,
+)
 from gsb_tvm.targets import Profile
 
 Expr = Any
@@ -56,6 +66,28 @@ def counting(profile: Profile) -> Loop:
     if method is Method.BYTES:
         return _popcounts("xor, byte popcount, add", "uint8", 4 * profile.lanes, 16)
     return _carry_saves(profile.lanes)
+
+
+def tile_products() -> Loop:
+    """Products of AMX tiles, on four sums from four operands."""
+    shape, sums = (4, AMX_ROWS, AMX_ROW_BYTES), (4, AMX_ROWS, amx.COLUMNS)
+
+    def body(start: Any, end: Any) -> None:
+        amx.configure(workspace((AMX_ROW_BYTES,), "int8"), 0)
+        for tile in range(4):
+            amx.clear(tile)
+            amx.load_tile(4 + tile, start, tile, 0, 0)
+        with T.serial(0, STEPS):
+            for tile in range(4):
+                amx.multiply(tile, 4 + tile // 2, 6 + tile % 2, signed=True)
+        for tile in range(4):
+            amx.store_tile(tile, end, tile, 0, 0, stride_bytes=AMX_ROW_BYTES)
+        amx.release()
+
+    func = prim_func([("start", shape, "int8"), ("end", sums, "int32")], body)
+    start = np.random.default_rng(0).choice(np.array([-1, 1], np.int8), shape)
+    work = STEPS * 4 * AMX_ROWS * amx.COLUMNS * AMX_ROW_BYTES
+    return Loop("tile products", func, (start, np.empty(sums, np.int32)), work)
 
 
 def multiply_adds(profile: Profile) -> Loop:

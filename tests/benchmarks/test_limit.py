@@ -5,13 +5,25 @@ import pytest
 import tvm
 
 import limit
+from gsb_tvm.dialect.bits import Rows
+from gsb_tvm.dialect.specs import Dense, Kind
 from gsb_tvm.dialect.work import Bound, bound, floats, macs
 from gsb_tvm.models import demo
 from gsb_tvm.targets import resolve
-from limits import clock
-from limits.kernels import kernels
+from limits import clock, timing
+from limits.kernels import Kernel, kernels
+from tests.schedules.levels import AMX, target_of
 
 DEMO = Path(demo.__file__).with_name("gsb_digits.onnx")
+
+
+@pytest.mark.parametrize(
+    ("tokens", "expected"), [(198, "tile products"), (1, "xor, popcount, add")]
+)
+def test_a_layer_is_held_against_the_instructions_it_uses(tokens, expected):
+    spec = Dense(Rows(1, tokens, 1, 384), Kind.SIGN, Kind.SIGN, 384, 64)
+    found = timing.limit_of(Kernel("dense", spec, 1, None, ()), resolve(target_of(AMX)))
+    assert found.name == expected
 
 
 def test_clock_chain_is_as_long_as_claimed():

@@ -6,7 +6,7 @@ import tvm
 
 from gsb_tvm.schedules.limits import loops
 from gsb_tvm.targets import resolve
-from tests.schedules.levels import LEVELS, runnable
+from tests.schedules.levels import AMX, LEVELS, runnable, target_of
 
 # An instruction of each level's counting loop, and one that would say the loop has been hoisted or
 # spilled is not looked for: what counts is that the work is there as often as it is claimed.
@@ -58,3 +58,14 @@ def test_popcount_chains():
     for _ in range(loops.STEPS):
         values += np.bitwise_count(values ^ mask)
     np.testing.assert_array_equal(ends, values)
+
+
+def test_tile_products():
+    profile = runnable(target_of(AMX))
+    loop = loops.tile_products()
+    _, ends = run(loop, profile)
+    left = loop.arrays[0][:2].astype(np.int64)
+    # Four features of a column stand side by side: row, column, feature.
+    right = loop.arrays[0][2:].reshape(2, 16, 16, 4).transpose(0, 1, 3, 2).reshape(2, 64, 16)
+    for tile in range(4):
+        np.testing.assert_array_equal(ends[tile], loops.STEPS * (left[tile // 2] @ right[tile % 2]))
