@@ -7,15 +7,18 @@ tile's store would wait for it, and the vector units are idle while tiles multip
 features is cut, the sums of all token tiles wait in memory between the pieces.
 
 One product serves every pair of kinds, and its sum takes the place of a count in ``dot = base -
-factor * count``. With weights w negated into bytes -w, tiles sum up -a w:
+factor * count``:
 
-=========================  =========  =====================  ======
-activation                 bytes      base                   factor
-=========================  =========  =====================  ======
-sign, 2 a - 1, a {0, 1}    {0, 1}     minus the sum of w     2
-mask {0, 1}                {0, 1}     0                      1
-masked sign {-1, 0, 1}     the same   0                      1
-=========================  =========  =====================  ======
+=========================  =============  ===============================  ======
+activation                 bytes          base                             factor
+=========================  =============  ===============================  ======
+sign, 2 a - 1, a {0, 1}    a              minus the sum of the weights     2
+mask {0, 1}                the same       0                                1
+masked sign {-1, 0, 1}     the same       0                                1
+=========================  =============  ===============================  ======
+
+Thresholds take it so, with the weights negated. Float steps take the weights as they are and minus
+the factor, which saves them a subtraction.
 """
 
 from collections.abc import Callable
@@ -107,6 +110,7 @@ class Nest:
         self.bytes = workspace((scratch.steps, 2, AMX_ROWS, AMX_ROW_BYTES), "int8")
         self.sums = scratch.sums if scratch.is_split else workspace((PAIR, AMX_COLUMNS), "int32")
         self.is_sign = spec.activation is Kind.SIGN
+        self.negated = spec.thresholds is not None
         self.base: int | Buffer = local((AMX_COLUMNS,), "int32") if self.is_sign else 0
 
     def write(self) -> None:
@@ -131,7 +135,8 @@ class Nest:
         self._finish_last(self._at(batch, self.spec.computed_columns - width, width))
 
     def _at(self, batch: Expr, first: Expr, columns: int) -> Block:
-        return Block(batch, first, columns, self.base, 2 if self.is_sign else 1)
+        factor = 2 if self.is_sign else 1
+        return Block(batch, first, columns, self.base, factor if self.negated else -factor)
 
     def _block(self, block: Block, has_previous: Expr) -> None:
         """All products of a column block; the last step is left to be finished.
@@ -177,7 +182,10 @@ class Nest:
 
     def _first_step(self, split: Split, finish: Callable[[], None]) -> None:
         """Spread the weights, and do the step of the part's first one or two token tiles."""
-        spread_weights(self.weight, self.bytes, *self._place(split.block), split.word, split.words)
+        place = self._place(split.block)
+        spread_weights(
+            self.weight, self.bytes, *place, split.word, split.words, negated=self.negated
+        )
         with T.If(self.tiles > 1):
             with T.Then():
                 self._step(split, self.first, 2, nothing, finish)

@@ -1,7 +1,7 @@
 """Packed bits as the bytes of AMX tiles.
 
-Activations become {0, 1}, or {-1, 0, 1} where they are masked signs. Weights become their negative:
-+1 where the bit is 0, -1 where it is 1, 0 where a masked weight is zero. Padding bits of
+Activations become {0, 1}, or {-1, 0, 1} where they are masked signs. Weights become ±1, and 0 where
+a masked weight is zero; or the negative of that, for sums that are subtracted. Padding bits of
 activations are 0 and so are their bytes, hence a weight's bytes may be anything there.
 """
 
@@ -26,7 +26,8 @@ BYTES = f"int8x{AMX_ROW_BYTES}"
 
 # Bit matrices of GF2P8AFFINEQB (volume 2 of Intel's manual): bit i of a result is the parity of
 # the byte and the matrix's byte 7 - i, XOR bit i of a constant.
-NEGATED_SIGN = (0x0001010101010101, 1)  # bit 0 set: 0xFF, else 0x01
+SIGN = (0x0001010101010101, 0xFF)  # bit 0 set: 0x01, else 0xFF
+NEGATED_SIGN = (0x0001010101010101, 1)  # the other way round
 ALL_ONES = (0x0101010101010101, 0)  # bit 0 set: 0xFF, else 0x00
 
 
@@ -71,7 +72,7 @@ def _token_bytes(plane: Plane, at: list[tuple[Expr, ...]]) -> Expr:
 
 
 def spread_weights(
-    plane: Plane, out: Buffer, tile: Expr, column: Expr, first: Expr, words: int
+    plane: Plane, out: Buffer, tile: Expr, column: Expr, first: Expr, words: int, *, negated: bool
 ) -> None:
     """Write ``words`` words of 32 columns: ``out[step, half, row, :]``, 16 columns a half.
 
@@ -84,7 +85,7 @@ def spread_weights(
             word = first + step * AMX_STEP_WORDS + i
             for half in range(2):
                 at = (tile, word, T.ramp(column + half * COLUMNS, 1, COLUMNS))
-                rows = _weight_rows(plane, at)
+                rows = _weight_rows(plane, at, NEGATED_SIGN if negated else SIGN)
                 for row, value in enumerate(rows, i * ROWS_PER_WORD):
                     store(out, value, step, half, row, 0, lanes=AMX_ROW_BYTES)
 
@@ -96,12 +97,12 @@ def spread_weights(
         write(full, rest)
 
 
-def _weight_rows(plane: Plane, at: tuple[Expr, ...]) -> Iterator[Expr]:
-    """Eight rows of 16 columns' words."""
+def _weight_rows(plane: Plane, at: tuple[Expr, ...], matrix: tuple[int, int]) -> Iterator[Expr]:
+    """Eight rows of 16 columns' words; ``matrix`` makes a byte of the bit below it."""
     bits = bind(T.reinterpret(BYTES, plane.bits[at]))
     nonzero = None if plane.nonzero is None else bind(T.reinterpret(BYTES, plane.nonzero[at]))
     for row in range(ROWS_PER_WORD):
-        value = _affine(_aligned(bits, 4 * row), NEGATED_SIGN)
+        value = _affine(_aligned(bits, 4 * row), matrix)
         if nonzero is not None:
             value = value & _affine(_aligned(nonzero, 4 * row), ALL_ONES)
         yield value
@@ -121,7 +122,7 @@ def _aligned(words: Expr, first: int) -> Expr:
 def _affine(value: Expr, matrix: tuple[int, int]) -> Expr:
     rows = T.reinterpret(BYTES, T.broadcast(T.uint64(matrix[0]), AMX_ROW_BYTES // 8))
     name = "llvm.x86.vgf2p8affineqb.512"
-    return tirx.call_llvm_pure_intrin(BYTES, name, value, rows, T.int8(matrix[1]))
+    return tirx.call_llvm_pure_intrin(BYTES, name, value, rows, T.uint8(matrix[1]))
 
 
 def negated_sums(

@@ -103,7 +103,7 @@ class Floats:
     def _dot(self, block: Block, column: int, count: Expr, lanes: int) -> Expr:
         """float32(base - factor * count): exact in any order below 2**24."""
         to_float = typed("float32", lanes)
-        if block.factor == 1 or self.spec.rows.features >= 2**24:
+        if abs(block.factor) == 1 or self.spec.rows.features >= 2**24:
             count = count * T.cast(T.int32(block.factor), typed("int32", lanes))
             return T.cast(based(block, column, lanes) - count, to_float)
         factor = T.cast(T.float32(block.factor), to_float)
