@@ -40,7 +40,7 @@ from gsb_tvm.schedules.dense.tiles import (
     amx_steps,
 )
 from gsb_tvm.schedules.sharing import Share
-from gsb_tvm.schedules.vector import bind, local, put, workspace
+from gsb_tvm.schedules.vector import bind, local, workspace
 from gsb_tvm.targets import Profile
 
 Expr = Any
@@ -105,7 +105,7 @@ class Nest:
         self.words = spec.rows.packed_shape[1]
         self.activation = Plane(named["a_bits"], named.get("a_nonzero"))
         self.weight = Plane(named["weight"], named.get("weight_nonzero"))
-        self.first, self.last = _hidden(share.span(-(-spec.rows.tokens // AMX_ROWS)))
+        self.first, self.last = share.span(-(-spec.rows.tokens // AMX_ROWS))
         self.tiles = bind(self.last - self.first)
         self.bytes = workspace((scratch.steps, 2, AMX_ROWS, AMX_ROW_BYTES), "int8")
         self.sums = scratch.sums if scratch.is_split else workspace((PAIR, AMX_COLUMNS), "int32")
@@ -263,18 +263,6 @@ class Nest:
         rows = T.min(rows, (self.last - tile) * AMX_ROWS)
         with T.serial(0, rows) as row:
             self._finish_row(block, tile, row)
-
-
-def _hidden(bounds: tuple[Expr, Expr]) -> tuple[Expr, Expr]:
-    """The same numbers, read back from the stack, which LLVM sees through and TVM does not.
-
-    TVM's simplifier ends in a division by zero on quotients of quotients that arise from a constant
-    number of parts above one.
-    """
-    room = local((2,), "int32")
-    for i, bound in enumerate(bounds):
-        put(room, bound, i)
-    return bind(room[0]), bind(room[1])
 
 
 def _steps(words: int) -> int:
