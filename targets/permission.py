@@ -12,8 +12,11 @@ import os
 from collections.abc import Iterable
 from functools import cache
 
-_SYS_ARCH_PRCTL = 158  # asm/unistd_64.h
-_ARCH_REQ_XCOMP_PERM, _XFEATURE_XTILEDATA = 0x1023, 18  # asm/prctl.h; asm/fpu/types.h
+REQUEST = (158, 0x1023, 18)
+"""arch_prctl, ARCH_REQ_XCOMP_PERM and XFEATURE_XTILEDATA: arguments of ``syscall``.
+
+Source: Linux, asm/unistd_64.h, asm/prctl.h, asm/fpu/types.h.
+"""
 
 
 def tile_features(features: Iterable[str]) -> frozenset[str]:
@@ -25,6 +28,6 @@ def tile_features(features: Iterable[str]) -> frozenset[str]:
 def ask_for_tiles() -> str:
     """Ask, once per process; empty where they are granted, else the reason, of x86-64 only."""
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.syscall(_SYS_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XFEATURE_XTILEDATA) == 0:
+    if libc.syscall(*REQUEST) == 0:
         return ""
     return os.strerror(ctypes.get_errno())

@@ -23,6 +23,7 @@ from gsb_tvm.runtime.metadata import ENTRY, WEIGHTS, Metadata
 from gsb_tvm.runtime.outfile import scratch_folder, write_scratch
 from gsb_tvm.targets import llvm
 from gsb_tvm.targets.host import missing_here
+from gsb_tvm.targets.permission import REQUEST
 from gsb_tvm.targets.profile import Profile
 
 TIMEOUT_S = 600
@@ -70,7 +71,8 @@ def skip_reason(profile: Profile) -> str:
     if command(profile) is not None:
         return ""
     if profile.has_avx512:
-        return "this CPU has no AVX-512 and qemu-user does not emulate it"
+        lacks = ", ".join(missing_here(profile))
+        return f"this CPU lacks {lacks}, and qemu-user has no 512-bit vectors"
     return f"qemu-user not found (Debian: apt install qemu-user; looked for qemu-{profile.arch})"
 
 
@@ -142,7 +144,7 @@ class Emulator:
 def _build(code: Code, profile: Profile, folder: Path) -> Path:
     weights = Blob(".rodata", WEIGHTS, code.program.constants or bytes(1))
     parts = {
-        "main.c": _source(code).encode(),
+        "main.c": _source(code, profile).encode(),
         "weights.o": data_object(profile.arch, [weights]),
         "kernels.o": code.kernels,
     }
@@ -153,9 +155,13 @@ def _build(code: Code, profile: Profile, folder: Path) -> Path:
     return out
 
 
-def _source(code: Code) -> str:
+def _source(code: Code, profile: Profile) -> str:
     """C source of a program that reads inputs from a file and writes outputs to another."""
     lines = [f"#include <{name}.h>" for name in ("stdalign", "stdint", "stdio")]
+    # A program does not inherit the permission of the one that starts it.
+    ask = f"  syscall{REQUEST};" if profile.has_amx_int8 else ""
+    if ask:
+        lines[:0] = ["#define _GNU_SOURCE", "#include <unistd.h>"]
     pointers = []
     for name, buffers in (("input", code.program.inputs), ("output", code.program.outputs)):
         sizes = [buffer.size_bytes for buffer in buffers]
@@ -171,6 +177,7 @@ def _source(code: Code) -> str:
         f"extern const char {WEIGHTS}[];",
         f"int {ENTRY}({taken}, int32_t, int32_t);",
         "static void run(void) {",
+        ask,
         f"  {ENTRY}({', '.join([*pointers, 'memory', f'(void*){WEIGHTS}', '0'])}, 1, 0);",
         "}",
     ]

@@ -10,7 +10,7 @@ from tvm import relax
 from gsb_tvm.dialect.errors import ToolchainError, VerifyError
 from gsb_tvm.runtime import emulate
 from gsb_tvm.runtime.build import Code, build, generate
-from gsb_tvm.runtime.emulate import Emulator, command, skip_reason
+from gsb_tvm.runtime.emulate import Emulator, _source, command, skip_reason
 from gsb_tvm.runtime.link import find
 from gsb_tvm.runtime.session import load
 from gsb_tvm.targets import resolve
@@ -100,6 +100,19 @@ def test_without_qemu_it_is_skipped(a72, popcount, popcount_code: Code, monkeypa
     )
     with pytest.raises(ToolchainError, match=r"cannot run code for cortex-a72: qemu-user not"):
         Emulator(popcount_code, a72, popcount.metadata(a72))
+
+
+def test_a_program_asks_for_the_tiles_it_uses(popcount_code: Code) -> None:
+    asks = "syscall(158, 4131, 18);"
+    assert asks in _source(popcount_code, resolve("llvm -mcpu=sapphirerapids"))
+    assert asks not in _source(popcount_code, resolve("llvm -mcpu=skylake-avx512"))
+
+
+def test_what_no_emulator_has_is_named(monkeypatch) -> None:
+    monkeypatch.setattr("gsb_tvm.runtime.emulate.missing_here", lambda _: ["amx_tile", "amx_int8"])
+    assert skip_reason(resolve("llvm -mcpu=sapphirerapids")) == (
+        "this CPU lacks amx_tile, amx_int8, and qemu-user has no 512-bit vectors"
+    )
 
 
 def test_files_are_removed(popcount, popcount_code: Code, native, tmp_path, monkeypatch) -> None:
