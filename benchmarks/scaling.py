@@ -25,8 +25,8 @@ from measuring.rounds import rounds_of
 _BASE = (160, 192, 4, 1)
 _DEFAULTS = {
     "image": (64, 112, 160, 224),
-    "width": (128, 192, 384, 768),
-    "depth": (1, 2, 4, 8),
+    "width": (64, 128, 192, 384),
+    "depth": (1, 2, 4),
     "batch": (1, 2, 4, 8),
 }
 _HELP = {
