@@ -2,10 +2,14 @@
 
 import argparse
 import os
+import signal
 import sys
+import threading
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any, NoReturn
 
 from gsb_tvm.dialect.errors import ExitCode, GsbError, OutputError, UsageError
@@ -74,6 +78,17 @@ def run(
     An error of the user's is one sentence on stderr. Standard output is flushed here, so that a
     full disk behind it is noticed.
     """
+    with _interrupts() as was_interrupted:
+        return _run(parser, execute, argv, needs_tvm, was_interrupted)
+
+
+def _run(
+    parser: Parser,
+    execute: Callable[[argparse.Namespace], int],
+    argv: Sequence[str],
+    needs_tvm: bool,
+    was_interrupted: Callable[[], bool],
+) -> int:
     is_verbose = "--verbose" in argv
     try:
         args = parser.parse_args(argv)
@@ -97,9 +112,36 @@ def run(
             traceback.print_exc()
         return _say(str(err), err.exit_code)
     except Exception as err:
+        if was_interrupted():
+            return _say("interrupted.", ExitCode.INTERRUPTED)
         if is_verbose:
             traceback.print_exc()
         return _unexpected(err, is_verbose)
+
+
+@contextmanager
+def _interrupts() -> Iterator[Callable[[], bool]]:
+    """Remember an interrupt from the keyboard, and raise it as Python does by itself.
+
+    Raised inside a library it may come out as an error of the library's own: TVM makes a nameless
+    RuntimeError of it, the import of ONNX Runtime an ImportError.
+    """
+    seen = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        seen.append(number)
+        signal.default_int_handler(number, frame)
+
+    is_ours = threading.current_thread() is threading.main_thread() and (
+        signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )
+    if is_ours:
+        signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: bool(seen)
+    finally:
+        if is_ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def require_stdout(write: Callable[[], None]) -> None:

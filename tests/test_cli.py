@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 
+from gsb_tvm import command
 from gsb_tvm.cli import VERBS
 from tests import tiny_models as tiny
 from tests.commandline import NATIVE, ROOT, refused
@@ -195,6 +196,21 @@ def test_a_wrong_tvm_pair_exits_4_and_names_the_cure(gsb, tmp_path, ffi):
         f"v.installed = lambda name: {ffi!r} if name == 'apache-tvm-ffi' else found(name)\n"
     )
     refused(gsb(tmp_path, "compile", patch=patch), 4, "apache-tvm-ffi", "pip install")
+
+
+def test_an_interrupt_that_a_library_swallowed(capsys):
+    def execute(_args) -> int:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(10)  # the signal arrives in the first of these
+        except KeyboardInterrupt as err:
+            raise RuntimeError from err
+        return 0
+
+    before = signal.getsignal(signal.SIGINT)
+    assert command.run(command.Parser("x", "y"), execute, [], needs_tvm=False) == 130
+    assert capsys.readouterr().err == "error: interrupted.\n"
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_an_interrupt_exits_130_and_leaves_nothing(tmp_path):
