@@ -39,7 +39,8 @@ class Library:
             except (OSError, AttributeError, ValueError) as err:
                 raise ArtefactError(f"{path}: cannot be loaded ({err}).") from err
         self.weights = ctypes.addressof(weights)
-        weakref.finalize(self, _unload, self._handle._handle)
+        # Not where the interpreter ends: threads that it does not wait for may be in a call.
+        weakref.finalize(self, _unload, self._handle._handle).atexit = False
 
     def run(
         self, tensors: Sequence[int], *, memory: int, ticks: int, threads: int, timed: bool

@@ -1,6 +1,8 @@
 """The entry function: the whole model in any number of parts, with phases kept apart."""
 
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -130,6 +132,25 @@ def test_a_forked_process_is_told(path: Path) -> None:
             os._exit(0 if "forked" in str(err) else 2)
         os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.parametrize("threads", [1, pytest.param(2, marks=needs_two)])
+def test_the_interpreter_ends_while_threads_call(path: Path, threads: int) -> None:
+    script = f"""
+import threading, time
+import numpy as np
+import gsb_tvm
+module = gsb_tvm.load({str(path)!r}, threads={threads})
+x = np.zeros({SIZE}, np.float32)
+def call():
+    while True:
+        module(x)
+for _ in range(3):
+    threading.Thread(target=call, daemon=True).start()
+time.sleep(0.3)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 @pytest.mark.parametrize("threads", [0, -1, CPUS + 1, MOST_PARTS + 1])
