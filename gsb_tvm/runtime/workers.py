@@ -12,6 +12,7 @@ import threading
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from gsb_tvm.dialect.errors import UsageError
 from gsb_tvm.dialect.parts import MOST_PARTS
@@ -43,33 +44,48 @@ def prepare(library: Library, threads: int) -> None:
     Raises
     ------
     UsageError
-        The process was forked after it had used several threads: they stay with the parent.
+        The process was forked after it had used several threads: they stay with the parent. Or this
+        thread's pool cannot have so many.
     """
     library.start_threads_with(_launch())
-    now = (os.getpid(), threads)
-    before = getattr(_configured, "state", None)
-    if before == now:
-        return
-    if before is not None and before[0] != now[0]:
+    owner = os.getpid()
+    before = getattr(_configured, "owner", owner)
+    if before != owner:
         raise UsageError(
             "this process was forked from one that had run a model on several threads, which do "
             'not follow. Start it by "spawn", or load the model with threads=1.'
         )
-    _resize(threads)
-    _configured.state = now
+    # Asked before each call: whoever else uses TVM on this thread may have resized its pool, and
+    # parts that wait for each other would wait for ever.
+    if not hasattr(_configured, "owner") or _pool_size() != threads:
+        _resize(threads)
+        _configured.owner = owner
 
 
 def _resize(threads: int) -> None:
     import tvm_ffi
 
+    check_threads(threads)  # the thread may have been bound to fewer CPUs since loading
     cpus = [str(cpu) for cpu in sorted(os.sched_getaffinity(0))]
     tvm_ffi.get_global_func("runtime.config_threadpool")(_SHARE_ALL_CORES, threads, cpus)
-    given = tvm_ffi.get_global_func("runtime.NumThreads")()
-    if given != threads:  # parts that wait for each other would wait for ever
+    given = _pool_size()
+    if given != threads:
         raise UsageError(
             f"{threads} threads are asked for, and the pool of this thread has {given}. "
             "Call the model from a thread that has used no other pool of TVM's."
         )
+
+
+def _pool_size() -> int:
+    """Threads that the calling thread's pool starts for a task; makes the pool where none is."""
+    return int(_pool_size_function()())
+
+
+@cache
+def _pool_size_function() -> Any:
+    import tvm_ffi
+
+    return tvm_ffi.get_global_func("runtime.NumThreads")
 
 
 @cache

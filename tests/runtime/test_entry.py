@@ -4,10 +4,13 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tvm_ffi
 from tvm import relax
 from tvm.script.ir_builder import tirx as T
 
@@ -132,6 +135,40 @@ def test_a_forked_process_is_told(path: Path) -> None:
             os._exit(0 if "forked" in str(err) else 2)
         os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def in_thread(task: Callable[[], object]) -> object:
+    """What ``task`` returns or raises on a thread of its own, which may be bound to CPUs."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(task).result(timeout=60)
+
+
+@needs_two
+def test_a_pool_that_somebody_else_made_smaller(path: Path) -> None:
+    x, y = x_and_y()
+    module = load(path, threads=2)
+    cpus = [str(cpu) for cpu in sorted(os.sched_getaffinity(0))]
+
+    def task() -> np.ndarray:
+        module(x)
+        tvm_ffi.get_global_func("runtime.config_threadpool")(-3, 1, cpus)
+        assert tvm_ffi.get_global_func("runtime.NumThreads")() == 1
+        return module(x)
+
+    np.testing.assert_array_equal(in_thread(task), y)
+
+
+@needs_two
+def test_a_thread_bound_to_one_cpu_after_loading(path: Path) -> None:
+    x, _ = x_and_y()
+    module = load(path, threads=2)
+
+    def task() -> None:
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        module(x)
+
+    with pytest.raises(UsageError, match=r"^2 threads are asked for, expected 1 to 1 in"):
+        in_thread(task)
 
 
 @pytest.mark.parametrize("threads", [1, pytest.param(2, marks=needs_two)])
