@@ -20,7 +20,7 @@ import os
 import struct
 import zlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from elftools.elf.elffile import ELFFile
@@ -47,13 +47,17 @@ _ELF64_HEADER_BYTES, _E_SHOFF, _E_SHENTSIZE = 64, 0x28, 0x3A
 Contents = bytes | mmap.mmap
 """A file's bytes, read or mapped."""
 
+# Limits of what is believed when read; 2**47 bytes are all that a process can address.
+_Extent = Annotated[int, msgspec.Meta(ge=0, le=2**47)]
+_Dtype = Annotated[str, msgspec.Meta(pattern="^(bool|u?int(8|16|32|64)|float(16|32|64))$")]
+
 
 class Tensor(msgspec.Struct, frozen=True):
     """An input or output: ``dtype`` as NumPy names it."""
 
     name: str
-    shape: tuple[int, ...]
-    dtype: str
+    shape: tuple[_Extent, ...]
+    dtype: _Dtype
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -98,8 +102,8 @@ class Step(msgspec.Struct, frozen=True, array_like=True):
 class Memory(msgspec.Struct, frozen=True):
     """Memory that a call needs, in bytes: what all parts share, and what each takes beyond it."""
 
-    fixed_bytes: int = 0
-    part_bytes: int = 0
+    fixed_bytes: _Extent = 0
+    part_bytes: _Extent = 0
 
     def total(self, parts: int) -> int:
         """Bytes a call on ``parts`` threads needs."""

@@ -64,7 +64,8 @@ class Module:
         Raises
         ------
         UsageError
-            An input is missing, unknown, or has another rank, shape or dtype.
+            An input is missing, unknown, or has another rank, shape or dtype. Or the system
+            does not give the memory that a call needs.
         """
         values = self._ordered(list(args), named)
         outputs = self.run(self._checked(values))
@@ -90,7 +91,17 @@ class Module:
         numpy.ndarray
             (steps + 1,) int64: before the first of ``metadata.steps`` and after each. The clock
             ticks at a fixed rate, which differs from machine to machine.
+
+        Raises
+        ------
+        ArtefactError
+            It does not name its steps.
         """
+        if not self.metadata.steps:  # the code writes a time for each, named or not
+            raise ArtefactError(
+                f"{self.metadata.model.name}: the artefact does not name its steps. "
+                "Compile the model again."
+            )
         self._run(inputs, timed=True)
         return self._room().ticks.copy()
 
@@ -150,7 +161,14 @@ class _Room:
     """What a call writes beside its outputs; kept from call to call."""
 
     def __init__(self, metadata: meta.Metadata, threads: int) -> None:
-        self.memory = zeros(metadata.memory.total(threads))
+        size = metadata.memory.total(threads)
+        try:
+            self.memory = zeros(size)
+        except MemoryError as err:
+            raise UsageError(
+                f"{metadata.model.name}: a call on {threads} threads needs {size} bytes of memory, "
+                "which the system does not give."
+            ) from err
         self.ticks = np.zeros(len(metadata.steps) + 1, np.int64)
 
 

@@ -1,4 +1,5 @@
 import gc
+import re
 import subprocess
 import sys
 import threading
@@ -258,6 +259,59 @@ def rewritten(artefact: Artefact, path: Path, **changes: object) -> Path:
     assert len(new) == len(old)
     path.write_bytes(meta.seal(data[:start] + new + data[start + len(old) :]))
     return path
+
+
+@pytest.mark.parametrize(
+    ("fixed", "part", "found"),
+    [
+        (10**18, 0, "Expected `int` <= 140737488355328 - at `$.memory.fixed_bytes`"),
+        (-1, 0, "Expected `int` >= 0 - at `$.memory.fixed_bytes`"),
+        (64, -64, "Expected `int` >= 0 - at `$.memory.part_bytes`"),
+    ],
+)
+def test_memory_that_cannot_be(
+    artefact: Artefact, tmp_path: Path, fixed: int, part: int, found: str
+) -> None:
+    path = rewritten(artefact, tmp_path / "m.so", layers=(), memory=meta.Memory(fixed, part))
+    with pytest.raises(ArtefactError) as caught:
+        load(path)
+    assert str(caught.value) == f"{path}: the metadata is damaged ({found})."
+
+
+def test_memory_that_the_system_does_not_give(artefact: Artefact, popcount, tmp_path: Path) -> None:
+    memory = meta.Memory(2**47, 0)  # half of the addresses are the kernel's
+    module = load(rewritten(artefact, tmp_path / "m.so", layers=(), memory=memory))
+    with pytest.raises(UsageError) as caught:
+        module(*popcount.inputs)
+    assert str(caught.value) == (
+        "model.onnx: a call on 1 threads needs 140737488355328 bytes of memory, "
+        "which the system does not give."
+    )
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "found"),
+    [
+        ((-1, 10), "float32", "Expected `int` >= 0 - at `$.outputs[0].shape[0]`"),
+        ((16, 10), "object", "Expected `str` matching regex "),
+    ],
+)
+def test_outputs_that_cannot_be(
+    artefact: Artefact, tmp_path: Path, shape: tuple[int, ...], dtype: str, found: str
+) -> None:
+    tensor = meta.Tensor("y", shape, dtype)
+    path = rewritten(artefact, tmp_path / "m.so", layers=(), outputs=(tensor,))
+    with pytest.raises(ArtefactError, match=re.escape(f"the metadata is damaged ({found}")):
+        load(path)
+
+
+def test_steps_without_names_are_not_timed(artefact: Artefact, popcount, tmp_path: Path) -> None:
+    module = load(rewritten(artefact, tmp_path / "m.so", steps=()))
+    with pytest.raises(ArtefactError) as caught:
+        module.step_ticks(popcount.inputs)
+    assert str(caught.value) == (
+        "model.onnx: the artefact does not name its steps. Compile the model again."
+    )
 
 
 def test_a_cpu_without_a_feature_is_refused(artefact: Artefact, tmp_path: Path) -> None:
