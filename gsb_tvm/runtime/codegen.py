@@ -66,8 +66,9 @@ class _Scratch:
         """``func`` with declarations instead of allocations; memory and part are parameters."""
         memory, part = func.params[-3:-1]
         flat = tirx.decl_buffer((2**30,), "uint8", "scratch")
+        stretch = tirx.Cast("int64", part) * stride  # 64 parts of 32 MB are 2**31 bytes
         replaced = {
-            buffer: tirx.DeclBuffer(buffer, data=address(flat, base + offset + part * stride))
+            buffer: tirx.DeclBuffer(buffer, data=address(flat, base + offset + stretch))
             for buffer, offset in self.offsets.items()
         }
         declared = tirx.DeclBuffer(flat, data=memory)

@@ -1,6 +1,7 @@
 """The entry function: the whole model in any number of parts, with phases kept apart."""
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -207,6 +208,34 @@ def test_memory_says_what_parts_take(native: Profile) -> None:
     # Two tensors that change places, scratch of all parts, and a cache line for each part.
     assert memory.fixed_bytes >= 3 * 4 * SIZE + 64 * MOST_PARTS
     assert memory.total(2) - memory.total(1) == memory.part_bytes
+
+
+def test_scratch_of_parts_beyond_two_gigabytes(native: Profile) -> None:
+    size = 20_000_000  # 80 MB a part: that of part 27 begins behind byte 2**31
+
+    def copied(x: v.Buffer, y: v.Buffer) -> None:
+        with phase() as share:
+            own = v.workspace((size,), "float32")
+            first, end = share.span(size)
+            with T.serial(first, end) as i:
+                v.put(own, x[i], i)
+            with T.serial(first, end) as i:
+                v.put(y, own[size - 1 - i], i)
+
+    x = relax.Var("x", relax.TensorType((size,), "float32"))
+    kernel = v.prim_func([("x", (size,), "float32"), ("y", (size,), "float32")], copied)
+    builder = relax.BlockBuilder()
+    with builder.function("main", [x]):
+        with builder.dataflow():
+            call, y = builder.add_func(kernel.without_attr("global_symbol"), "copied"), x
+            for _ in range(3):  # called once it would become a part of its caller
+                y = builder.emit(relax.call_tir(call, [y], x.ty))
+            y = builder.emit_output(y)
+        builder.emit_func_output(y)
+    code = generate(builder.get(), native)
+    assert code.memory.part_bytes == 4 * size
+    multiplied = re.findall(rf"mul \D*(i\d+) %\w+, {4 * size}\b", code.llvm_ir())
+    assert set(multiplied) == {"i64"}
 
 
 def test_steps_are_named_by_their_results(path: Path) -> None:
