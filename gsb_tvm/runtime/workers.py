@@ -67,8 +67,15 @@ def _resize(threads: int) -> None:
 
     check_threads(threads)  # the thread may have been bound to fewer CPUs since loading
     cpus = [str(cpu) for cpu in sorted(os.sched_getaffinity(0))]
-    tvm_ffi.get_global_func("runtime.config_threadpool")(_SHARE_ALL_CORES, threads, cpus)
-    given = _pool_size()
+    configure = tvm_ffi.get_global_func("runtime.config_threadpool")
+    try:
+        configure(_SHARE_ALL_CORES, threads, cpus)
+        given = _pool_size()
+    except RuntimeError as err:  # std::system_error of std::thread
+        raise UsageError(
+            f"{threads} threads are asked for, and the system starts no more ({err}). Raise its "
+            "limit of threads or memory, or load the model with threads=1."
+        ) from err
     if given != threads:
         raise UsageError(
             f"{threads} threads are asked for, and the pool of this thread has {given}. "

@@ -18,6 +18,7 @@ from tvm.script.ir_builder import tirx as T
 from gsb_tvm.dialect.errors import UsageError
 from gsb_tvm.dialect.parts import MOST_PARTS
 from gsb_tvm.runtime import metadata as meta
+from gsb_tvm.runtime import workers
 from gsb_tvm.runtime.build import build, generate
 from gsb_tvm.runtime.session import Module, load
 from gsb_tvm.runtime.workers import check_threads
@@ -170,6 +171,27 @@ def test_a_thread_bound_to_one_cpu_after_loading(path: Path) -> None:
 
     with pytest.raises(UsageError, match=r"^2 threads are asked for, expected 1 to 1 in"):
         in_thread(task)
+
+
+@needs_two
+def test_threads_that_the_system_does_not_start(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, y = x_and_y()
+    module = load(path, threads=2)
+
+    def refused() -> int:
+        raise RuntimeError("Resource temporarily unavailable")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(workers, "_pool_size", refused)
+        with pytest.raises(UsageError) as caught:
+            in_thread(lambda: module(x))
+    assert str(caught.value) == (
+        "2 threads are asked for, and the system starts no more (Resource temporarily "
+        "unavailable). Raise its limit of threads or memory, or load the model with threads=1."
+    )
+    np.testing.assert_array_equal(in_thread(lambda: module(x)), y)
 
 
 @pytest.mark.parametrize("threads", [1, pytest.param(2, marks=needs_two)])
