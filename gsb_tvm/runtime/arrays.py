@@ -61,8 +61,9 @@ def _as_array(value: Any, name: str) -> Array:
 
 def is_torch(value: Any) -> bool:
     """Whether ``value`` is a torch tensor; imports nothing."""
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(value, torch.Tensor)
+    # Another thread may be in the middle of importing torch.
+    tensor = getattr(sys.modules.get("torch"), "Tensor", None)
+    return tensor is not None and isinstance(value, tensor)
 
 
 def zeros(size: int) -> Array:

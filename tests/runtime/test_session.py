@@ -5,6 +5,7 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import msgspec
 import numpy as np
@@ -69,6 +70,13 @@ def test_torch_in_torch_out(several: Module, views) -> None:
     outputs = several(x.requires_grad_(), i)
     assert all(isinstance(value, torch.Tensor) for value in outputs.values())
     np.testing.assert_array_equal(outputs["w"].numpy(), views.outputs[1])
+
+
+def test_while_another_thread_imports_torch(
+    module: Module, popcount, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", ModuleType("torch"))
+    np.testing.assert_allclose(module(*popcount.inputs), popcount.outputs[0], rtol=0, atol=2e-6)
 
 
 def test_any_dlpack_tensor(module: Module, popcount) -> None:
