@@ -3,6 +3,7 @@
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from gsb_tvm.dialect.errors import ArtefactError, UsageError
 from gsb_tvm.runtime import metadata as meta
 from gsb_tvm.runtime.arrays import Array, address, as_input, is_torch, zeros
 from gsb_tvm.runtime.library import Library
-from gsb_tvm.runtime.workers import check_threads, prepare
+from gsb_tvm.runtime.workers import check_threads, share
 from gsb_tvm.targets.host import host, missing
 from gsb_tvm.targets.permission import tile_features
 
@@ -137,16 +138,19 @@ class Module:
 
     def _run(self, inputs: Sequence[Array], *, timed: bool) -> list[Any]:
         room = self._room()
-        if self.threads > 1:
-            prepare(self._library, self.threads)
         outputs = [np.empty(spec.shape, spec.dtype) for spec in self.metadata.outputs]
-        self._library.run(
+        call = partial(
+            self._library.run,
             [address(array) for array in (*inputs, *outputs)],
             memory=address(room.memory),
             ticks=address(room.ticks),
             threads=self.threads,
             timed=timed,
         )
+        if self.threads == 1:
+            call()
+        else:
+            share(self._library, self.threads, call)
         return outputs
 
     def _room(self) -> "_Room":

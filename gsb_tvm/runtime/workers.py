@@ -9,6 +9,7 @@ process may.
 import ctypes
 import os
 import threading
+from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 from gsb_tvm.dialect.errors import UsageError
 from gsb_tvm.dialect.parts import MOST_PARTS
+from gsb_tvm.runtime.callers import on_lasting_thread
 from gsb_tvm.runtime.library import Library
 
 # tvm/src/runtime/threading_backend.h, ThreadGroup::AffinityMode.
@@ -38,16 +40,32 @@ def check_threads(threads: int) -> None:
         raise UsageError(f"{threads} threads are asked for, expected 1 to {most} in this process.")
 
 
-def prepare(library: Library, threads: int) -> None:
-    """Make ``threads`` threads ready for this thread's next call of ``library``.
+def share(library: Library, threads: int, call: Callable[[], None]) -> None:
+    """Run ``call``, which calls ``library`` on ``threads`` threads.
 
     Raises
     ------
     UsageError
-        The process was forked after it had used several threads: they stay with the parent. Or this
-        thread's pool cannot have so many.
+        The process was forked after it had used several threads: they stay with the parent. Or
+        there cannot be so many.
     """
     library.start_threads_with(_launch())
+
+    def prepared() -> None:
+        _prepare(threads)
+        call()
+
+    try:
+        on_lasting_thread(prepared)
+    except RuntimeError as err:  # of Python's threads, or std::system_error of std::thread
+        raise UsageError(
+            f"{threads} threads are asked for, and the system starts no more ({err}). Raise its "
+            "limit of threads or memory, or load the model with threads=1."
+        ) from err
+
+
+def _prepare(threads: int) -> None:
+    """Make ``threads`` threads ready for this thread's next call."""
     owner = os.getpid()
     before = getattr(_configured, "owner", owner)
     if before != owner:
@@ -67,15 +85,8 @@ def _resize(threads: int) -> None:
 
     check_threads(threads)  # the thread may have been bound to fewer CPUs since loading
     cpus = [str(cpu) for cpu in sorted(os.sched_getaffinity(0))]
-    configure = tvm_ffi.get_global_func("runtime.config_threadpool")
-    try:
-        configure(_SHARE_ALL_CORES, threads, cpus)
-        given = _pool_size()
-    except RuntimeError as err:  # std::system_error of std::thread
-        raise UsageError(
-            f"{threads} threads are asked for, and the system starts no more ({err}). Raise its "
-            "limit of threads or memory, or load the model with threads=1."
-        ) from err
+    tvm_ffi.get_global_func("runtime.config_threadpool")(_SHARE_ALL_CORES, threads, cpus)
+    given = _pool_size()
     if given != threads:
         raise UsageError(
             f"{threads} threads are asked for, and the pool of this thread has {given}. "

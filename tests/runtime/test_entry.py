@@ -20,6 +20,7 @@ from gsb_tvm.dialect.parts import MOST_PARTS
 from gsb_tvm.runtime import metadata as meta
 from gsb_tvm.runtime import workers
 from gsb_tvm.runtime.build import build, generate
+from gsb_tvm.runtime.callers import on_lasting_thread
 from gsb_tvm.runtime.session import Module, load
 from gsb_tvm.runtime.workers import check_threads
 from gsb_tvm.schedules import vector as v
@@ -125,6 +126,17 @@ def test_callers_on_several_threads_with_two_each(path: Path) -> None:
 
 
 @needs_two
+def test_callers_that_come_and_go_leave_no_threads(path: Path) -> None:
+    x, y = x_and_y()
+    module = load(path, threads=2)
+    seen = []
+    for _ in range(10):
+        np.testing.assert_array_equal(in_thread(lambda: module(x)), y)
+        seen.append(len(os.listdir("/proc/self/task")))
+    assert max(seen) - min(seen) < 5  # the caller itself may still be about to end
+
+
+@needs_two
 def test_a_forked_process_is_told(path: Path) -> None:
     x, _ = x_and_y()
     module = load(path, threads=2)
@@ -151,10 +163,13 @@ def test_a_pool_that_somebody_else_made_smaller(path: Path) -> None:
     module = load(path, threads=2)
     cpus = [str(cpu) for cpu in sorted(os.sched_getaffinity(0))]
 
-    def task() -> np.ndarray:
-        module(x)
+    def make_smaller() -> None:
         tvm_ffi.get_global_func("runtime.config_threadpool")(-3, 1, cpus)
         assert tvm_ffi.get_global_func("runtime.NumThreads")() == 1
+
+    def task() -> np.ndarray:
+        module(x)
+        on_lasting_thread(make_smaller)
         return module(x)
 
     np.testing.assert_array_equal(in_thread(task), y)
