@@ -14,20 +14,19 @@ offset type    meaning
 ====== ======= ====================================================================
 """
 
-import io
 import mmap
 import os
 import struct
 import zlib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
-from elftools.elf.elffile import ELFFile
 
 from gsb_tvm.dialect.errors import ArtefactError
 from gsb_tvm.dialect.versions import PACKAGE, installed
 from gsb_tvm.runtime.outfile import Output, write_files
+from gsb_tvm.runtime.sections import Contents, find_section
 from gsb_tvm.targets.profile import Profile
 
 FORMAT = 2
@@ -41,11 +40,6 @@ WEIGHTS = "gsb_weights"
 _HEADER = struct.Struct("<8sIIQ")
 _MAGIC = b"gsb-tvm\0"
 _CRC_OFFSET = 12
-# Offsets of e_shoff, and of e_shentsize with e_shnum, in an ELF64 header (elf.h).
-_ELF64_HEADER_BYTES, _E_SHOFF, _E_SHENTSIZE = 64, 0x28, 0x3A
-
-Contents = bytes | mmap.mmap
-"""A file's bytes, read or mapped."""
 
 # Limits of what is believed when read; 2**47 bytes are all that a process can address.
 _Extent = Annotated[int, msgspec.Meta(ge=0, le=2**47)]
@@ -166,7 +160,7 @@ def section(metadata: Metadata) -> bytes:
 
 def seal(library: bytes) -> bytes:
     """Return a linked library with the checksum over itself filled in."""
-    offset, _ = _find_section(library, "the linked library")
+    offset, _ = find_section(library, SECTION, "the linked library")
     at = offset + _CRC_OFFSET
     blank = library[:at] + bytes(4) + library[at + 4 :]
     return blank[:at] + struct.pack("<I", zlib.crc32(blank) or 1) + blank[at + 4 :]
@@ -222,7 +216,7 @@ def parse(data: Contents, name: str) -> Metadata:
     ArtefactError
         As for :func:`read`.
     """
-    offset, size = _find_section(data, name)
+    offset, size = find_section(data, SECTION, name)
     if size < _HEADER.size:
         raise ArtefactError(f"{name}: the section {SECTION} is damaged. Compile the model again.")
     magic, number, checksum, length = _HEADER.unpack_from(data, offset)
@@ -243,35 +237,6 @@ def parse(data: Contents, name: str) -> Metadata:
         return msgspec.json.decode(data[start : start + length], type=Metadata)
     except (msgspec.MsgspecError, UnicodeDecodeError) as err:
         raise ArtefactError(f"{name}: the metadata is damaged ({err}).") from err
-
-
-def _find_section(data: Contents, name: str) -> tuple[int, int]:
-    """Offset and size of the metadata section in an ELF file."""
-    if data[:4] != b"\x7fELF":
-        raise ArtefactError(f"{name}: not a shared library (no ELF header).")
-    if len(data) < _ELF64_HEADER_BYTES or data[4:6] != b"\x02\x01":
-        raise ArtefactError(f"{name}: cut off, or not a 64-bit little-endian library.")
-    table = struct.unpack_from("<Q", data, _E_SHOFF)[0]
-    entry, count = struct.unpack_from("<HH", data, _E_SHENTSIZE)
-    # The section table is the last thing in the file: a file cut anywhere lacks a part of it.
-    if table + entry * count > len(data):
-        raise ArtefactError(
-            f"{name}: cut off, {len(data)} bytes are left of at least {table + entry * count}. "
-            "Copy it again or compile the model again."
-        )
-    found = _section_header(data, name)
-    if found is None or found["sh_offset"] + found["sh_size"] > len(data):
-        raise ArtefactError(f"{name}: not made by gsb_tvm (no section {SECTION}).")
-    return found["sh_offset"], found["sh_size"]
-
-
-def _section_header(data: Contents, name: str) -> Any | None:
-    try:
-        stream = data if isinstance(data, mmap.mmap) else io.BytesIO(data)
-        found = ELFFile(stream).get_section_by_name(SECTION)
-        return found.header if found is not None else None
-    except Exception as err:  # pyelftools raises whatever its parser trips over
-        raise ArtefactError(f"{name}: a damaged library ({type(err).__name__}: {err}).") from err
 
 
 def _checksum(data: Contents, at: int) -> int:

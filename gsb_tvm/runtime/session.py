@@ -14,6 +14,7 @@ from gsb_tvm.dialect.errors import ArtefactError, UsageError
 from gsb_tvm.runtime import metadata as meta
 from gsb_tvm.runtime.arrays import Array, address, as_input, is_torch, zeros
 from gsb_tvm.runtime.library import Library
+from gsb_tvm.runtime.sections import Contents
 from gsb_tvm.runtime.workers import check_threads, share
 from gsb_tvm.targets.host import host, missing
 from gsb_tvm.targets.permission import tile_features
@@ -31,7 +32,7 @@ class Module:
     """
 
     def __init__(
-        self, library: Library, metadata: meta.Metadata, data: meta.Contents, threads: int
+        self, library: Library, metadata: meta.Metadata, data: Contents, threads: int
     ) -> None:
         self.metadata = metadata
         self.threads = threads

@@ -1,4 +1,5 @@
 import gc
+import os
 import re
 import subprocess
 import sys
@@ -233,6 +234,22 @@ def test_modules_leave_the_process(artefact: Artefact, popcount, tmp_path: Path)
         load(path)(*popcount.inputs)
     gc.collect()
     assert "leaving" not in Path("/proc/self/maps").read_text()
+
+
+def test_files_are_closed_without_the_garbage_collector(artefact: Artefact) -> None:
+    def opened() -> list[str]:
+        files = [Path("/proc/self/fd") / name for name in os.listdir("/proc/self/fd")]
+        return [str(file.resolve()) for file in files if file.is_symlink()]
+
+    gc.collect()
+    before = opened().count(str(artefact.path))
+    gc.disable()
+    try:
+        for _ in range(3):
+            load(artefact.path)
+        assert opened().count(str(artefact.path)) == before
+    finally:
+        gc.enable()
 
 
 def test_loads_through_a_relative_path(artefact: Artefact, popcount, monkeypatch) -> None:
