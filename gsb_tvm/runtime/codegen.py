@@ -6,7 +6,8 @@ from typing import Any
 from tvm import tirx
 from tvm.ir import IRModule
 
-from gsb_tvm.runtime.entry import Entry, address
+from gsb_tvm.runtime.entry import Entry
+from gsb_tvm.runtime.functions import address
 from gsb_tvm.runtime.metadata import Memory
 from gsb_tvm.runtime.program import aligned
 from gsb_tvm.targets.profile import Profile
