@@ -35,13 +35,14 @@ def show(*parts: RenderableType) -> None:
 def layer_table(rows: Sequence["Layer"]) -> Table:
     """A row for each matmul-like operator."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("operator", "name", "shape", "form", "why"):
+    for title in ("operator", "name", "shape", "form", "why", "kernel"):
         table.add_column(title, overflow="fold")
     for title in ("MACs", "bytes"):
         table.add_column(title, justify="right", no_wrap=True)
     for row in rows:
         style = "green" if row.form == "packed" else "yellow"
-        cells = [row.operator, row.name, " x ".join(map(str, row.shape)), row.form, row.reason]
+        cells = [row.operator, row.name, " x ".join(map(str, row.shape)), row.form]
+        cells += [row.reason, row.kernel]
         # Text, not str: rich would take brackets in a name for its markup.
         texts = [Text(cell, style if cell is row.form else "") for cell in cells]
         table.add_row(*texts, count(row.macs), count(row.bytes))

@@ -115,6 +115,7 @@ def compile_model(
         artefact = options.out
         code = _generate(lowered.module, profile, clock, dump)
         metadata = code.described(_metadata(source, imported, profile, layers))
+        layers = metadata.layers
         with clock.phase("link"):
             library = link(code, profile, artefact, metadata)
         size = len(library)

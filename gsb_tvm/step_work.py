@@ -9,7 +9,7 @@ from gsb_tvm.dialect import work as spec_work
 from gsb_tvm.dialect.errors import ArtefactError
 from gsb_tvm.dialect.specs import decode
 from gsb_tvm.dialect.work import Bound
-from gsb_tvm.runtime.metadata import Layer, Metadata
+from gsb_tvm.runtime.metadata import Layer, Metadata, Step
 
 _BY_TILES = "dense_tiles"  # how a kernel multiplies stands in its name and nowhere else
 
@@ -70,25 +70,24 @@ def work_of(metadata: Metadata, name: str) -> list[Work]:
         text = metadata.kernels.get(step.kernel, "")
         # Of several steps of a float layer the last one multiplies: before it, weights unfold.
         row = products.get(step.layer) if last[step.layer] == i else None
-        found.append(_packed(text, step.kernel, name) if text else _float(row, step.kernel))
+        found.append(_packed(text, step, name) if text else _float(row, step.kernel))
     return found
 
 
-def _packed(text: str, kernel: str, name: str) -> Work:
+def _packed(text: str, step: Step, name: str) -> Work:
     try:
         spec: Any = decode(text)
     except (KeyError, ValueError, msgspec.MsgspecError) as err:
         raise ArtefactError(
-            f'{name}: kernel "{kernel}" is of a kind not known here. Compile the model again.'
+            f'{name}: kernel "{step.kernel}" is of a kind not known here. Compile the model again.'
         ) from err
     bound, size = spec_work.bound(spec), spec_work.bytes_touched(spec)
     shape = spec_work.shape_text(spec)
-    kind = kernel.rstrip("0123456789")  # TVM numbers the kernels of a kind
-    if kind == _BY_TILES:
+    if step.kind == _BY_TILES:
         bound = Bound.TILES
     if bound is Bound.READING:
-        return Work(kind, shape, None, spec_work.floats(spec), size, bound)
-    return Work(kind, shape, spec_work.macs(spec), 0, size, bound)
+        return Work(step.kind, shape, None, spec_work.floats(spec), size, bound)
+    return Work(step.kind, shape, spec_work.macs(spec), 0, size, bound)
 
 
 def _float(row: Layer | None, kernel: str) -> Work:

@@ -10,6 +10,7 @@ from gsb_tvm.dialect.errors import OutputError, StrictError, UsageError, VerifyE
 from gsb_tvm.driver import Options, compile_model
 from gsb_tvm.runtime.metadata import read
 from gsb_tvm.runtime.verify import Verification
+from gsb_tvm.schedules.dense.tiles import tiles
 from gsb_tvm.targets import resolve
 from tests import tiny_models as tiny
 
@@ -41,6 +42,9 @@ def test_phases_come_in_order_and_are_timed(tmp_path):
     assert result.size_bytes == out.stat().st_size
     metadata = read(out)
     assert metadata.layers == result.layers
+    # How bits are counted: by what this machine has.
+    (layer,) = result.layers
+    assert layer.kernel == f"dense_{tiles(HOST).method.name.lower()}"
     assert metadata.model.name == "tiny"
     assert metadata.json() == out.with_suffix(".json").read_bytes()
 

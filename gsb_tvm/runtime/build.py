@@ -57,8 +57,14 @@ class Code:
         assert len(metadata.inputs) == len(self.program.inputs)
         assert len(metadata.outputs) == len(self.program.outputs)
         steps = tuple(meta.Step(step.kernel, step.layer) for step in self.program.steps)
+        # Of several steps of a layer the last one is the product.
+        kinds = {step.layer: step.kind for step in steps if self.specs[step.kernel]}
+        layers = tuple(
+            msgspec.structs.replace(layer, kernel=kinds.get(layer.name, ""))
+            for layer in metadata.layers
+        )
         return msgspec.structs.replace(
-            metadata, memory=self.memory, kernels=self.specs, steps=steps
+            metadata, layers=layers, memory=self.memory, kernels=self.specs, steps=steps
         )
 
 

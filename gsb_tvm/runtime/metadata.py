@@ -74,7 +74,8 @@ class Model(msgspec.Struct, frozen=True):
 class Layer(msgspec.Struct, frozen=True):
     """One matmul-like operator of the model and what became of it.
 
-    ``reason`` says why a layer is packed or was left in float; ``bytes`` counts its constants.
+    ``reason`` says why a layer is packed or was left in float; ``bytes`` counts its constants;
+    ``kernel`` is the kind of kernel that computes it, empty for one of TVM's making.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Layer(msgspec.Struct, frozen=True):
     reason: str
     macs: int
     bytes: int
+    kernel: str = ""
 
 
 class Step(msgspec.Struct, frozen=True, array_like=True):
@@ -91,6 +93,11 @@ class Step(msgspec.Struct, frozen=True, array_like=True):
 
     kernel: str
     layer: str
+
+    @property
+    def kind(self) -> str:
+        """The kernel without the number by which TVM tells those of a kind apart."""
+        return self.kernel.rstrip("0123456789")
 
 
 class Memory(msgspec.Struct, frozen=True):
