@@ -78,6 +78,12 @@ def rounded(product: Expr) -> Expr:
     return tirx.call_llvm_pure_intrin(product.ty.dtype, "llvm.arithmetic.fence", product)
 
 
+def hidden(word: Expr) -> Expr:
+    """A uint32 as it is, of which LLVM knows nothing, constant though it be."""
+    fenced = rounded(tirx.call_intrin("float32", "tirx.reinterpret", word))
+    return tirx.call_intrin("uint32", "tirx.reinterpret", fenced)
+
+
 def bits_of(mask: Expr, lanes: int) -> Expr:
     """The lanes of a boolean vector as an unsigned integer of ``lanes`` bits, lane 0 lowest.
 

@@ -198,3 +198,15 @@ def test_lists_serve_the_densities_of_trained_models() -> None:
         limit = limits(spec, resolve(target))
         assert 0.01 * 198 * 64 < limit.values < 198 * 64
         assert 0.005 * 198 * 198 < limit.attention < 198 * 198
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("tokens", [1, 4, 5, 6, 7, 8, 15])
+def test_few_tokens_become_machine_code(tokens, tmp_path):
+    """LLVM does not end where it knows which lanes of a count of bits are kept."""
+    spec = AttentionValue(Rows(1, tokens, 1, 64), Kind.MASKED, 3, 3, True, Compare(Kind.MASKED))
+    profile = resolve("llvm -mcpu=znver5")
+    module = tvm.IRModule({"main": kernel(spec, profile)})
+    path = tmp_path / "kernel.o"
+    tvm.compile(module, target=profile.tvm_target()).mod.write_to_file(str(path), "o")
+    assert path.stat().st_size
