@@ -87,8 +87,8 @@ def find(profile: Profile) -> list[Toolchain]:
 def link_shared(profile: Profile, objects: Sequence[bytes], folder: Path) -> bytes:
     """Link relocatable objects into a shared library and return it.
 
-    The library needs the C library and libm; what it takes from the TVM runtime is left open and
-    bound when it is loaded. ``folder`` is for temporary files.
+    The library needs the C library and libm and nothing else; where the linker does not know them
+    they are left open and bound when it is loaded. ``folder`` is for temporary files.
 
     Raises
     ------

@@ -44,7 +44,7 @@ def test_each_linker_of_the_host(
 
 
 def binds_lazily(library: bytes) -> bool:
-    """Whether symbols of the runtime are looked up when they are needed."""
+    """Whether functions of other libraries are looked up when they are needed."""
     tags = list(ELFFile(io.BytesIO(library)).get_section_by_name(".dynamic").iter_tags())
     flags = {"DT_FLAGS": 8, "DT_FLAGS_1": 1}  # DF_BIND_NOW, DF_1_NOW
     now = any(t.entry.d_val & flags.get(t.entry.d_tag, 0) for t in tags)
