@@ -73,9 +73,9 @@ def test_rounding_of_a_sum(level):
     spec = Patches(1, 3, (48, 48), (16, 16), 40, lattice=False, bias=True)
     inputs = data(spec, np.random.default_rng(1), exact=False)
     (expected,) = oracle.compute(spec, inputs)
-    # sum |x w| is about 768 * 0.64 = 490; 64 + 12 additions of 2**-24 each, at random signs.
+    # sum |x w| is about 768 * 0.64 = 490; 16 + 48 additions of 2**-24 each, at random signs.
     np.testing.assert_allclose(
-        run(spec, level, WHOLE, inputs), expected, rtol=0, atol=490 * 76**0.5 * 2**-24
+        run(spec, level, WHOLE, inputs), expected, rtol=0, atol=490 * 64**0.5 * 2**-24
     )
 
 
@@ -112,7 +112,7 @@ def test_tiles_fit_the_registers():
 
 
 @pytest.mark.parametrize(
-    ("patch", "rows"), [((16, 16), 4), ((2, 2), 2), ((14, 14), 7), ((32, 32), 2), ((1, 128), 1)]
+    ("patch", "rows"), [((16, 16), 1), ((2, 2), 2), ((14, 14), 2), ((8, 8), 2), ((1, 128), 1)]
 )
 def test_chunks_divide_a_patch(patch, rows):
     image = patch[0] * 2, patch[1] * 2
