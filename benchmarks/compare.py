@@ -30,21 +30,22 @@ from comparison.table import LEGEND, table, title
 from gsb_tvm import console
 from gsb_tvm.command import Parser, run
 from gsb_tvm.dialect.errors import ExitCode, TargetError, UsageError
-from measuring.arguments import add_outputs, add_timing, at_least, check_outputs, numbers
+from measuring.arguments import (
+    PRESETS,
+    add_outputs,
+    add_timing,
+    at_least,
+    check_outputs,
+    documented,
+    numbers,
+)
 from measuring.machine import choose_cores, cpu_name, runnable
 from measuring.output import say, write_json
-
-PRESETS = ("deit-tiny", "deit-small", "deit-base", "mini", "mini64")
 
 
 def parser() -> Parser:
     """Arguments of the command."""
-    found = Parser(
-        "benchmarks/compare.py",
-        __doc__.partition("\n\n")[0],
-        epilog=__doc__.partition("\n\n")[2],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    found = documented("benchmarks/compare.py", __doc__)
     found.add_argument("--preset", choices=PRESETS, help="network shape (default deit-small)")
     found.add_argument("--model", type=Path, help="a binary network of your own, ONNX")
     found.add_argument("--float-model", type=Path, help="a float network of your own, ONNX")

@@ -20,12 +20,18 @@ from typing import Any
 from gsb_tvm import console
 from gsb_tvm.command import Parser, run
 from gsb_tvm.dialect.errors import ExitCode, UsageError
-from measuring.arguments import add_outputs, add_timing, at_least, check_outputs
+from measuring.arguments import (
+    PRESETS,
+    add_outputs,
+    add_timing,
+    at_least,
+    check_outputs,
+    documented,
+)
 from measuring.machine import choose_cores, cpu_name, pinned, runnable
 from measuring.output import say, write_json
 from measuring.rounds import rounds_of
 
-PRESETS = ("deit-tiny", "deit-small", "deit-base", "mini", "mini64")
 _TITLES = (
     "calls",
     "µs alone",
@@ -42,12 +48,7 @@ _TITLES = (
 
 def parser() -> Parser:
     """Arguments of the command."""
-    found = Parser(
-        "benchmarks/limit.py",
-        __doc__.partition("\n\n")[0],
-        epilog=__doc__.partition("\n\n")[2],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    found = documented("benchmarks/limit.py", __doc__)
     found.add_argument("--preset", choices=PRESETS, help="network shape (default deit-small)")
     found.add_argument("--model", type=Path, help="a network of your own, ONNX")
     found.add_argument("--target", default="native", help="as for gsb-tvm compile; runs here")

@@ -17,7 +17,14 @@ from pathlib import Path
 from gsb_tvm import console
 from gsb_tvm.command import Parser, run
 from gsb_tvm.dialect.errors import ExitCode, UsageError
-from measuring.arguments import add_outputs, add_timing, at_least, check_outputs, numbers
+from measuring.arguments import (
+    add_outputs,
+    add_timing,
+    at_least,
+    check_outputs,
+    documented,
+    numbers,
+)
 from measuring.machine import choose_cores, cpu_name, pinned, runnable
 from measuring.output import say, write_json
 from measuring.rounds import rounds_of
@@ -39,12 +46,7 @@ _HELP = {
 
 def parser() -> Parser:
     """Arguments of the command."""
-    found = Parser(
-        "benchmarks/scaling.py",
-        __doc__.partition("\n\n")[0],
-        epilog=__doc__.partition("\n\n")[2],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    found = documented("benchmarks/scaling.py", __doc__)
     for axis, values in _DEFAULTS.items():
         default = ",".join(map(str, values))
         found.add_argument(

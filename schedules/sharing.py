@@ -16,11 +16,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from tvm import s_tir, tirx
+from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from gsb_tvm.dialect.parts import MOST_PARTS
 from gsb_tvm.dialect.phases import PHASE, is_phase, statements
+from gsb_tvm.schedules.vector import in_root_block
 
 Expr = Any
 
@@ -77,7 +78,4 @@ def with_parts(func: tirx.PrimFunc, parts: int) -> tirx.PrimFunc:
             loop.loop_var, count, loop.extent, loop.kind, loop.body, annotations=loop.annotations
         )
 
-    block = func.body.block
-    body = tirx.stmt_seq(*[cut(statement) for statement in statements(func)])
-    root = s_tir.SBlock(block.iter_vars, block.reads, block.writes, block.name_hint, body)
-    return func.with_body(s_tir.SBlockRealize([], True, root))
+    return in_root_block(func.with_body(tirx.stmt_seq(*map(cut, statements(func)))))

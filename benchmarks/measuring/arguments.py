@@ -6,9 +6,17 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from gsb_tvm.command import Parser
 from gsb_tvm.dialect.errors import OutputError, ToolchainError, UsageError
 
 PICTURES = (".png", ".svg", ".pdf")
+PRESETS = ("deit-tiny", "deit-small", "deit-base", "mini", "mini64")  # models.gsb's, without torch
+
+
+def documented(name: str, text: str) -> Parser:
+    """Parser of a command whose docstring, ``text``, is its help."""
+    title, _, rest = text.partition("\n\n")
+    return Parser(name, title, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
 def numbers(least: int) -> Callable[[str], tuple[int, ...]]:

@@ -1,4 +1,4 @@
-"""What a model is called with: arrays of the right kind, contiguous and aligned."""
+"""What a model is called with: arrays of the right kind, contiguous, and aligned scratch."""
 
 import sys
 from typing import Any

@@ -1,6 +1,5 @@
 """From the entry's TIR to machine code, with all scratch in the caller's memory."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from tvm import tirx
@@ -46,7 +45,6 @@ def _place_scratch(module: IRModule, base: int) -> tuple[IRModule, int]:
     return out, stride
 
 
-@dataclass
 class _Scratch:
     """Large allocations of a function: buffers and their offsets."""
 

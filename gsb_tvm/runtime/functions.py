@@ -72,10 +72,8 @@ def pointer_type(dtype: str) -> PointerType:
 
 
 def _allocated(buffer: Any) -> int:
-    count = 1
-    for extent in buffer.ty.shape:
-        count *= int(extent)
-    return count * Buffer("arena", 0, (1,), str(buffer.ty.dtype)).size_bytes
+    shape = tuple(int(extent) for extent in buffer.ty.shape)
+    return Buffer("arena", 0, shape, str(buffer.ty.dtype)).size_bytes
 
 
 def number(name: str) -> Expr:

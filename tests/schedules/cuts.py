@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from hypothesis import strategies as st
-from tvm import s_tir, tirx
+from tvm import tirx
 
 from gsb_tvm.schedules.sharing import MOST_PARTS, is_phase, statements, with_parts
+from gsb_tvm.schedules.vector import in_root_block
 
 PARTS = (1, 2, 3, MOST_PARTS)
 
@@ -34,8 +35,7 @@ CUTS = st.builds(Cut, st.sampled_from(PARTS), st.booleans())
 
 def _backwards(func: tirx.PrimFunc) -> tirx.PrimFunc:
     body = tirx.stmt_seq(*[_turned(s) if is_phase(s) else s for s in statements(func)])
-    root = s_tir.SBlock([], [], [], "root", body)
-    return func.with_body(s_tir.SBlockRealize([], True, root))
+    return in_root_block(func.with_body(body))
 
 
 def _turned(phase: Any) -> Any:
