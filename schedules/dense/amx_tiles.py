@@ -6,7 +6,7 @@ are written.
 
 Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18, and
 volume 2, LDTILECFG and TDPBUSD. Linux lets a process use tiles once it has asked
-(:func:`gsb_tvm.targets.permission.ask`).
+(:func:`gsb_tvm.targets.permission.ask_for_tiles`).
 """
 
 from typing import Any
