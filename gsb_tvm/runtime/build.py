@@ -137,8 +137,13 @@ def plan(module: Any, profile: Profile) -> Any:
         return tvm.transform.Sequential(passes)(module)
 
 
-def generate(module: Any, profile: Profile) -> Code:
+def generate(
+    module: Any, profile: Profile, name: str = meta.NAME, *, launches: bool = True
+) -> Code:
     """Compile a lowered module to code for ``profile``, without linking or writing anything.
+
+    ``name`` begins the names of its functions; with ``launches`` one of them starts threads by
+    TVM's pool (:mod:`gsb_tvm.runtime.entry`).
 
     Raises
     ------
@@ -150,7 +155,9 @@ def generate(module: Any, profile: Profile) -> Code:
 
     planned = plan(module, profile)
     calls = program(planned)
-    compiled, memory = compile_entry(entry(calls, planned, profile), profile)
+    compiled, memory = compile_entry(
+        entry(calls, planned, profile, name, launches=launches), profile
+    )
     names = sorted({step.kernel for step in calls.steps})
     specs = {name: str((planned[name].attrs or {}).get(SPEC, "")) for name in names}
     return Code(calls, memory, specs, _object(compiled), compiled)

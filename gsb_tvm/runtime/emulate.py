@@ -19,7 +19,7 @@ from gsb_tvm.dialect.errors import ToolchainError, VerifyError
 from gsb_tvm.runtime.build import Code
 from gsb_tvm.runtime.elf import ALIGNMENT, Blob, data_object
 from gsb_tvm.runtime.link import link_program
-from gsb_tvm.runtime.metadata import ENTRY, WEIGHTS, Metadata
+from gsb_tvm.runtime.metadata import PART, WEIGHTS, Metadata
 from gsb_tvm.runtime.outfile import scratch_folder, write_scratch
 from gsb_tvm.targets import llvm
 from gsb_tvm.targets.host import missing_here
@@ -175,10 +175,10 @@ def _source(code: Code, profile: Profile) -> str:
     lines += [
         f"{_ALIGNED} memory[{code.memory.total(1)}];",
         f"extern const char {WEIGHTS}[];",
-        f"int {ENTRY}({taken}, int32_t, int32_t);",
+        f"int {PART}({taken}, int32_t, int32_t, int32_t);",
         "static void run(void) {",
         ask,
-        f"  {ENTRY}({', '.join([*pointers, 'memory', f'(void*){WEIGHTS}', '0'])}, 1, 0);",
+        f"  {PART}({', '.join([*pointers, 'memory', f'(void*){WEIGHTS}', '0'])}, 0, 1, 0);",
         "}",
     ]
     return "\n".join(lines) + "\n" + _MAIN

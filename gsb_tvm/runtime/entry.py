@@ -1,16 +1,19 @@
 """From a planned module to one function that runs the whole model, on one thread or several.
 
 Every kernel becomes private functions on bare pointers, one for each of its phases
-(:mod:`gsb_tvm.schedules.sharing`); ``network`` calls them in order and waits at a barrier behind
-each; the exported ``gsb_run`` starts ``network`` once for each part. Nothing is allocated and
-nothing of a runtime is called, but for starting parts:
+(:mod:`gsb_tvm.schedules.sharing`); the exported ``<name>_part`` calls them in order and waits at a
+barrier behind each. Nothing is allocated and nothing of a runtime is called:
 
-    int gsb_run(inputs ..., outputs ..., void* memory, const void* weights,
-                int64_t* ticks, int32_t parts, int32_t timed)
+    int <name>_part(inputs ..., outputs ..., void* memory, const void* weights,
+                    int64_t* ticks, int32_t part, int32_t parts, int32_t timed)
 
-``memory`` holds tensors, scratch that all parts share, the barrier's epochs, and scratch of each
-part (:class:`gsb_tvm.runtime.metadata.Memory`). Where ``timed`` is not 0, ``ticks[0]`` is the clock
-before the first step and ``ticks[i + 1]`` after step i, as part 0 sees it.
+Each of ``parts`` threads calls it once, with a part of its own, after the epochs were set to zero;
+it returns 0. ``memory`` holds tensors, scratch that all parts share, the barrier's epochs, and
+scratch of each part (:class:`gsb_tvm.runtime.metadata.Memory`). Where ``timed`` is not 0,
+``ticks[0]`` is the clock before the first step and ``ticks[i + 1]`` after step i.
+
+A shared library also exports ``<name>_run``, with ``parts`` in the place of ``part, parts``: it
+starts all parts by the function to which ``__TVMBackendParallelLaunch`` points, which is TVM's.
 """
 
 from dataclasses import dataclass
@@ -23,7 +26,6 @@ from tvm.script.ir_builder import tirx as T
 
 from gsb_tvm.runtime.barrier import STRIDE, SYNC_BYTES, barrier, clock
 from gsb_tvm.runtime.functions import Kernel, address, number, pointer_type
-from gsb_tvm.runtime.metadata import ENTRY
 from gsb_tvm.runtime.program import Buffer, Program, Step, aligned
 from gsb_tvm.targets.profile import Profile
 
@@ -32,31 +34,35 @@ Expr = Any
 
 @dataclass(frozen=True)
 class Entry:
-    """TIR whose ``gsb_run`` runs a program; memory from ``part_base`` on is scratch of parts."""
+    """TIR that runs a program; memory from ``part_base`` on is scratch of parts."""
 
     module: IRModule
     part_base: int
 
 
-def entry(program: Program, planned: IRModule, profile: Profile) -> Entry:
-    """The function that runs ``program``, with the kernels of ``planned``."""
+def entry(
+    program: Program, planned: IRModule, profile: Profile, name: str, *, launches: bool
+) -> Entry:
+    """The functions that run ``program``, with the kernels of ``planned``.
+
+    ``name`` begins the names of what is exported; with ``launches`` that is ``<name>_run`` too.
+    """
     scratch = aligned(program.arena_bytes)
     used = sorted({step.kernel for step in program.steps})
     kernels = {name: Kernel(name, planned[name], scratch) for name in used}
     sync = scratch + max((kernel.shared_bytes for kernel in kernels.values()), default=0)
-    network = _network(program, kernels, sync, profile)
-    functions = {
-        _BARRIER: barrier(profile),
-        _NETWORK: network,
-        GlobalVar(ENTRY): _run(program, sync),
-    }
+    part = GlobalVar(f"{name}_part")
+    functions = {_BARRIER: barrier(profile), part: _part(part, program, kernels, sync, profile)}
+    if launches:
+        run = GlobalVar(f"{name}_run")
+        functions[run] = _run(run, program, part, sync)
     for kernel in kernels.values():
         functions |= kernel.functions
     part_base = sync + SYNC_BYTES
     return Entry(IRModule(functions), part_base)
 
 
-_BARRIER, _NETWORK = GlobalVar("barrier"), GlobalVar("network")
+_BARRIER = GlobalVar("barrier")
 
 
 def _call(function: GlobalVar, *args: Expr) -> None:
@@ -65,7 +71,7 @@ def _call(function: GlobalVar, *args: Expr) -> None:
 
 @dataclass(frozen=True)
 class _Arguments:
-    """Parameters of ``gsb_run`` and ``network``."""
+    """Parameters that both exported functions begin with."""
 
     inputs: list[Expr]
     outputs: list[Expr]
@@ -89,38 +95,41 @@ def _arguments(program: Program) -> _Arguments:
     return _Arguments(inputs, outputs, *rest)
 
 
-def _run(program: Program, sync: int) -> tirx.PrimFunc:
-    """The exported function."""
+def _export(name: GlobalVar) -> None:
+    """Make the function that is being written one that is called as it stands, by its name."""
+    T.func_name(name.name_hint)
+    T.func_attr({"global_symbol": name.name_hint, "calling_conv": 1})
+    T.func_ret(PrimType("int32"))
+
+
+def _run(name: GlobalVar, program: Program, part_of: GlobalVar, sync: int) -> tirx.PrimFunc:
+    """All parts, on threads."""
     with IRBuilder() as builder:
         with T.prim_func(s_tir=True):
-            T.func_name(ENTRY)
-            # The calling convention of a function that is called as it stands.
-            T.func_attr({"global_symbol": ENTRY, "calling_conv": 1})
-            T.func_ret(PrimType("int32"))
+            _export(name)
             arguments = _arguments(program)
             parts, timed = number("parts"), number("timed")
             with T.If(parts == 1):
                 with T.Then():
-                    _call(_NETWORK, *arguments.all, T.int32(0), T.int32(1), timed)
+                    _call(part_of, *arguments.all, T.int32(0), T.int32(1), timed)
                 with T.Else():
                     epochs = T.decl_buffer((2**28,), "int32", data=arguments.memory)
                     with T.serial(0, parts) as part:
                         T.buffer_store(epochs, T.int32(0), [sync // 4 + part * STRIDE])
                     with T.parallel(0, parts) as part:
                         first_timed = T.Select(part == 0, timed, T.int32(0))
-                        _call(_NETWORK, *arguments.all, part, parts, first_timed)
+                        _call(part_of, *arguments.all, part, parts, first_timed)
             T.Return(T.int32(0))
     return builder.get()
 
 
-def _network(
-    program: Program, kernels: dict[str, Kernel], sync: int, profile: Profile
+def _part(
+    name: GlobalVar, program: Program, kernels: dict[str, Kernel], sync: int, profile: Profile
 ) -> tirx.PrimFunc:
     """One part of the whole model."""
     with IRBuilder() as builder:
-        with T.prim_func(private=True, s_tir=True):
-            T.func_name("network")
-            T.func_ret(PrimType("int32"))
+        with T.prim_func(s_tir=True):
+            _export(name)
             arguments = _arguments(program)
             part, parts, timed = number("part"), number("parts"), number("timed")
             places = {

@@ -32,10 +32,14 @@ from gsb_tvm.targets.profile import Profile
 FORMAT = 2
 SECTION = ".gsb_tvm"
 SYMBOL = "gsb_tvm_metadata"
-ENTRY = "gsb_run"
-"""The function that runs the model: :mod:`gsb_tvm.runtime.entry`."""
-WEIGHTS = "gsb_weights"
-"""The constants that it takes."""
+NAME = "gsb"
+"""What the symbols of a shared library begin with: :mod:`gsb_tvm.runtime.entry`."""
+ENTRY = f"{NAME}_run"
+"""The function that runs the model on threads."""
+PART = f"{NAME}_part"
+"""The function that does one part of it."""
+WEIGHTS = f"{NAME}_weights"
+"""The constants that both take."""
 
 _HEADER = struct.Struct("<8sIIQ")
 _MAGIC = b"gsb-tvm\0"
