@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from gsb_tvm import command
+from gsb_tvm.dialect.errors import TargetError
 from gsb_tvm.targets import Profile, resolve, take_target
 
 
@@ -54,10 +55,9 @@ def _show(profile: Profile) -> None:
 
 def _list() -> None:
     from gsb_tvm import console
-    from gsb_tvm.targets import llvm
+    from gsb_tvm.targets import boards, llvm
     from gsb_tvm.targets.devices import available
 
-    tags = [tag for tag in llvm.tags() if llvm.tag_config(tag).get("kind") == "llvm"]
     pairs = [
         ("native", resolve("native").target_string),
         ("devices", "llvm -mcpu= " + " ".join(available())),
@@ -65,9 +65,18 @@ def _list() -> None:
             (f"{arch} CPUs", "llvm -mcpu= " + " ".join(llvm.cpus_64bit(arch)))
             for arch in llvm.TRIPLES
         ),
-        ("tags", " ".join(tags)),
+        ("tags", " ".join(filter(_resolves, boards.tags()))),
     ]
     console.show(console.fields(pairs))
+
+
+def _resolves(tag: str) -> bool:
+    """Whether code is generated for ``tag``: TVM has many for GPUs and 32-bit boards."""
+    try:
+        resolve(tag)
+    except TargetError:
+        return False
+    return True
 
 
 if __name__ == "__main__":

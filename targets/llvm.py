@@ -39,6 +39,14 @@ def is_cpu(name: str, arch: str) -> bool:
 
 
 @cache
+def is_arm32_cpu(name: str) -> bool:
+    """Whether LLVM knows the CPU as one that runs 32-bit Arm code, as it does some 64-bit ones."""
+    from tvm.target import codegen
+
+    return bool(codegen.llvm_is_valid_cpu(name, "armv7l-linux-gnueabihf"))
+
+
+@cache
 def features(arch: str, cpu: str, mattr: tuple[str, ...] = ()) -> frozenset[str]:
     """LLVM features of ``cpu`` with ``mattr`` applied in the given order."""
     from tvm.target import Target, codegen

@@ -1,7 +1,7 @@
 """Choosing the LLVM CPU and features for the machine at hand."""
 
 from gsb_tvm.targets import llvm
-from gsb_tvm.targets.devices import available
+from gsb_tvm.targets.devices import available, device
 from gsb_tvm.targets.features import emitted, linux_names, present
 from gsb_tvm.targets.host import Host
 
@@ -11,7 +11,8 @@ def native_cpu(machine: Host, system_cpu: str) -> tuple[str, tuple[str, ...]]:
 
     1. Of LLVM's CPUs whose emitted features the machine has, take the one with the most of them:
        its instruction costs are the nearest. LLVM's own guess ``system_cpu`` breaks ties, then
-       the vendor, a device file, the alphabet. The guess alone is not enough: it can name a CPU
+       the vendor, a device file, the smallest L2 (tiles that fit it fit the real one), the
+       alphabet. The guess alone is not enough: it can name a CPU
        with fewer features, or with features that a hypervisor hides.
     2. Name every feature of the machine explicitly.
     3. Remove what the added features imply (avx512f implies avx2) but the machine does not report,
@@ -25,6 +26,7 @@ def native_cpu(machine: Host, system_cpu: str) -> tuple[str, tuple[str, ...]]:
             name == system_cpu,
             (machine.vendor == "AuthenticAMD") == name.startswith(("znver", "bdver", "btver")),
             name in available(),
+            -device(name).l2_bytes,
             name,
         ),
         default=llvm.GENERIC_CPU[machine.arch],

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from gsb_tvm.dialect.errors import TargetError
-from gsb_tvm.targets import llvm
+from gsb_tvm.targets import arm32, boards, llvm
 from gsb_tvm.targets.devices import Device, device
 from gsb_tvm.targets.features import BASELINE, emitted, linux_names
 from gsb_tvm.targets.host import Host, host, missing
@@ -78,7 +78,7 @@ def _expand_head(request: Request) -> tuple[Request, str]:
         )
     if head == "llvm":
         return request, ""
-    if head in llvm.tags():
+    if head in boards.tags():
         return _expand_tag(request), head
     if head in llvm.kinds():
         raise TargetError(
@@ -89,12 +89,14 @@ def _expand_head(request: Request) -> tuple[Request, str]:
         raise TargetError(
             f'target "{request.text}": "{head}" is a CPU, not a kind. Write "llvm -mcpu={head}".'
         )
+    if arm32.is_meant(head):
+        raise arm32.refused(request.text, head)
     cpus = [f"llvm -mcpu={name}" for arch in llvm.TRIPLES for name in llvm.cpus_64bit(arch)]
-    raise unknown(request.text, "kind or tag", head, ["llvm", "native", *llvm.tags(), *cpus])
+    raise unknown(request.text, "kind or tag", head, ["llvm", "native", *boards.tags(), *cpus])
 
 
 def _expand_tag(request: Request) -> Request:
-    config = llvm.tag_config(request.head)
+    config = boards.config(request.head)
     if config.get("kind") != "llvm":
         raise TargetError(
             f'target "{request.text}": the tag is of kind "{config.get("kind")}", '
@@ -125,6 +127,8 @@ def _arch(request: Request, machine: Host) -> str:
             _check_cpu(request, arch)
         return arch
     if not cpu or cpu == "native":
+        if arm32.is_family(machine.arch):
+            raise arm32.refused(request.text, machine.arch)
         if machine.arch not in llvm.TRIPLES:
             raise TargetError(
                 f'target "{request.text}": this machine is {machine.arch}; '
@@ -132,6 +136,8 @@ def _arch(request: Request, machine: Host) -> str:
             )
         return machine.arch
     fitting = [arch for arch in llvm.TRIPLES if llvm.is_cpu(cpu, arch)]
+    if not fitting and arm32.is_meant(cpu):
+        raise arm32.refused(request.text, cpu)
     if not fitting:
         everything = [name for arch in llvm.TRIPLES for name in llvm.cpus_64bit(arch)]
         raise unknown(request.text, "CPU", cpu, everything)
@@ -146,6 +152,8 @@ def _arch(request: Request, machine: Host) -> str:
 
 def _triple_arch(request: Request) -> str:
     match = _TRIPLE.fullmatch(request.mtriple)
+    if match is None and arm32.is_family(request.mtriple):
+        raise arm32.refused(request.text, request.mtriple, request.mcpu)
     if match is None:
         raise TargetError(
             f'target "{request.text}": code is not generated for triple "{request.mtriple}", '
@@ -169,6 +177,8 @@ def _check_cpu(request: Request, arch: str) -> None:
                 f'target "{request.text}": CPU "{cpu}" is {others[0]}, but the triple '
                 f'"{request.mtriple}" is {arch}. Leave out -mtriple or name another CPU.'
             )
+        if arm32.is_meant(cpu):
+            raise arm32.refused(request.text, cpu)
         raise unknown(request.text, f"{arch} CPU", cpu, llvm.cpus_64bit(arch))
     if not llvm.features(arch, cpu) >= BASELINE[arch]:
         raise TargetError(

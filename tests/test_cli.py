@@ -289,7 +289,9 @@ def test_each_verb_is_a_module_too(verb):
 def test_targets_and_doctor(gsb, tmp_path):
     listed = gsb(tmp_path, "targets")
     assert listed.code == 0
-    assert "cortex-a72" in listed.out
+    assert all(cpu in listed.out for cpu in ("cortex-a72", "cortex-a73", "cortex-x1", "apple-m1"))
+    assert "raspberry-pi/3b-aarch64" in listed.out
+    assert "arm/rasp3b" not in listed.out  # a 32-bit system
     shown = gsb(tmp_path, "targets", "llvm", "-mcpu=cortex-a72")
     assert "-mtriple=aarch64-linux-gnu" in shown.out
     checked = gsb(tmp_path, "doctor")

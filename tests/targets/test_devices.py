@@ -22,8 +22,9 @@ l3_bytes = 0
 
 def test_the_devices_of_the_house():
     assert available() == (
-        "cortex-a53", "cortex-a55", "cortex-a72", "cortex-a76", "haswell", "icelake-server",
-        "neoverse-n1", "sapphirerapids", "skylake-avx512", "x86-64", "znver4", "znver5",
+        "apple-m1", "cortex-a53", "cortex-a55", "cortex-a72", "cortex-a73", "cortex-a76",
+        "cortex-x1", "haswell", "icelake-server", "neoverse-n1", "sapphirerapids",
+        "skylake-avx512", "thunderxt88", "x86-64", "znver4", "znver5",
     )  # fmt: skip
 
 
@@ -33,7 +34,7 @@ def test_every_file_loads_names_an_llvm_cpu_and_its_sources(name):
     text = (PROFILES / f"{name}.toml").read_text()
     arch = "aarch64" if "aarch64" in text else "x86_64"
     assert got.mcpu == name
-    assert name in llvm.cpus(arch)
+    assert llvm.is_cpu(name, arch)
     for line in text.splitlines():
         if re.match(r"(num_cores|\w+_bytes) =", line):
             assert "#" in line, f"{name}.toml: no source: {line}"
@@ -43,6 +44,12 @@ def test_every_file_loads_names_an_llvm_cpu_and_its_sources(name):
     ("cpu", "l1", "l2", "l3", "cores"),
     [
         ("cortex-a72", 32 << 10, 1 << 20, 0, 4),
+        ("cortex-a53", 32 << 10, 512 << 10, 0, 4),
+        ("cortex-a55", 32 << 10, 128 << 10, 3 << 20, 4),
+        ("cortex-a73", 64 << 10, 1 << 20, 0, 4),
+        ("cortex-x1", 64 << 10, 1 << 20, 4 << 20, 2),
+        ("neoverse-n1", 64 << 10, 1 << 20, 32 << 20, 64),
+        ("apple-m1", 128 << 10, 12 << 20, 0, 4),
         ("cortex-a76", 64 << 10, 512 << 10, 2 << 20, 4),
         ("haswell", 32 << 10, 256 << 10, 8 << 20, 4),
         ("sapphirerapids", 48 << 10, 2 << 20, 105 << 20, 56),

@@ -51,8 +51,8 @@ def test_a_guess_that_fits_decides_among_equals():
     assert native_cpu(machine, "neoverse-n1")[0] == "neoverse-n1"
 
 
-def test_without_a_fitting_guess_a_cpu_with_a_device_file_wins():
-    assert native_cpu(machine_like("aarch64", "cortex-a72"), "znver5")[0] == "cortex-a72"
+def test_without_a_fitting_guess_the_smallest_cpu_with_a_device_file_wins():
+    assert native_cpu(machine_like("aarch64", "cortex-a72"), "znver5")[0] == "cortex-a53"
 
 
 def test_a_guess_whose_features_a_hypervisor_hides_is_overruled():

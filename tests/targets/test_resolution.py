@@ -71,7 +71,7 @@ def test_baseline_x86_has_no_popcnt():
         ("aws/cpu/c5.4xlarge", "aws/cpu/c5.4xlarge (skylake-avx512)", "x86_64-linux-gnu", 8),
         ('{"tag": "arm/rasp4b64"}', "arm/rasp4b64 (cortex-a72)", "aarch64-linux-gnu", 4),
         # TVM's own spelling, arm64-linux-android, is 32-bit Arm to TVM's feature parser.
-        ("arm/pixel2", "arm/pixel2 (armv8-a baseline)", "aarch64-linux-android", 1),
+        ("arm/pixel2", "arm/pixel2 (cortex-a73)", "aarch64-linux-android", 4),
     ],
 )  # fmt: skip
 def test_tags(tag, name, triple, cores):
@@ -141,7 +141,10 @@ def test_json_of_tvm_reads_back():
         ("cortex-a53", 128, "fma neon"),
         ("cortex-a55", 128, "fma neon"),
         ("cortex-a72", 128, "fma neon"),
+        ("cortex-a73", 128, "fma neon"),
         ("cortex-a76", 128, "fma neon"),
+        ("cortex-x1", 128, "fma neon"),
+        ("apple-m1", 128, "fma neon"),
         ("neoverse-n1", 128, "fma neon"),
     ],
 )
@@ -224,7 +227,8 @@ def test_the_object_file_is_of_the_architecture(tmp_path):
         (
             "raspberry-pi/4b-arch64",
             'target "raspberry-pi/4b-arch64": unknown kind or tag "raspberry-pi/4b-arch64". '
-            'Nearest names: "raspberry-pi/4b-aarch64", "arm/rasp4b64", "llvm -mcpu=apple-a14".',
+            'Nearest names: "raspberry-pi/4b-aarch64", "raspberry-pi/3b-aarch64", '
+            '"raspberry-pi/5-aarch64".',
         ),
         (
             "hasswell",
