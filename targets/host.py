@@ -7,22 +7,12 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+from gsb_tvm.targets.feature_bits import KNOWN
 from gsb_tvm.targets.permission import ask_for_tiles, tile_features
 from gsb_tvm.targets.profile import Profile
 
-# asm/hwcap.h of Linux 6.12, arch/arm64: names of the bits from bit 0 upward.
-_HWCAP = (
-    "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm jscvt fcma "
-    "lrcpc dcpop sha3 sm3 sm4 asimddp sha512 sve asimdfhm dit uscat ilrcpc flagm ssbs sb paca pacg"
-).split()
-_HWCAP2 = (
-    "dcpodp sve2 sveaes svepmull svebitperm svesha3 svesm4 flagm2 frint svei8mm svef32mm svef64mm "
-    "svebf16 i8mm bf16 dgh rng bti mte ecv afp rpres mte3 sme smei16i64 smef64f64 smei8i32 "
-    "smef16f32 smeb16f32 smef32f32 smefa64 wfxt ebf16 sveebf16 cssc rprfm sve2p1 sme2 sme2p1 "
-    "smei16i32 smebi32i32 smeb16b16 smef16f16 mops hbc sveb16b16 lrcpc3 lse128 fpmr lut faminmax"
-).split()
-# elf.h
-_AT_HWCAP, _AT_HWCAP2 = 16, 26
+# AT_HWCAP and AT_HWCAP2 of elf.h, in the order of the words of feature_bits.py.
+_AT_HWCAPS = (16, 26)
 
 _MACHINES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
 _CACHE_UNITS = {"K": 1024, "M": 1024**2, "G": 1024**3}
@@ -96,13 +86,8 @@ def auxv_features(data: bytes) -> frozenset[str]:
     """HWCAP names in the auxiliary vector of a 64-bit little-endian Arm process."""
     whole = len(data) // 16 * 16
     entries = dict(struct.iter_unpack("<QQ", data[:whole]))
-    found = [
-        name
-        for key, names in ((_AT_HWCAP, _HWCAP), (_AT_HWCAP2, _HWCAP2))
-        for bit, name in enumerate(names)
-        if entries.get(key, 0) >> bit & 1
-    ]
-    return frozenset(found)
+    words = [entries.get(key, 0) for key in _AT_HWCAPS]
+    return frozenset(f.name for f in KNOWN["aarch64"].values() if words[f.word] >> f.bit & 1)
 
 
 def _cpuinfo_values(text: str, *keys: str) -> list[str]:
