@@ -20,7 +20,7 @@ INCLUDE = Path(__file__).parents[2] / "gsb_tvm/cpp/include"
 PROGRAM = Path(__file__).with_name("cpu_program.c")
 STRICT = "-O1 -Wall -Wextra -Wpedantic -Wconversion -Wsign-conversion -Wshadow -Werror".split()
 LANGUAGES = {"c11": ("-x", "c", "-std=c11"), "c++17": ("-x", "c++", "-std=c++17")}
-# Not in /proc/cpuinfo of any Linux, though the CPU may have them.
+# Linux does not show these in /proc/cpuinfo, or not always, though the CPU may have them.
 UNNAMED = {"avx_ifma", "avx_vnni_int8", "avx_ne_convert", "avx_vnni_int16", "avx10_1", "avx10_2"}
 # A word, a bit and a state that nothing has.
 ABSENT = (
