@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gsb_tvm import command
+from gsb_tvm.dialect.errors import UsageError
 from gsb_tvm.targets import resolve, take_target
 
 if TYPE_CHECKING:
@@ -38,7 +39,14 @@ def parser(prog: str) -> command.Parser:
     add = made.add_argument
     add("model", nargs="?", type=Path, metavar="MODEL", help="the ONNX file")
     add("--target", metavar="TARGET ...", help="what to generate code for (see below)")
-    add("-o", "--output", type=Path, metavar="OUT", help="default: <model>-<cpu>.so, here")
+    add("-o", "--output", type=Path, metavar="OUT", help="default: <model>-<cpu>[.so], here")
+    add(
+        "--emit",
+        choices=("shared", "c-library"),
+        default="shared",
+        help="a shared library for Python and C++, or a folder with a static one for C and C++",
+    )
+    add("--name", metavar="NAME", help="of the C library (default: the model's)")
     add("--batch", type=int, metavar="N", help="size of an open batch axis (default 1)")
     add("--strict", action="store_true", help="fail if a binary operator is left in float")
     add("--no-verify", action="store_true", help="do not compare with ONNX Runtime")
@@ -68,13 +76,16 @@ def _execute(args: argparse.Namespace, target: Sequence[str]) -> int:
         from gsb_tvm.models.demo import model_path
 
         model = model_path()
+    name = _library_name(args, model)
+    suffix = ".so" if name is None else ""
     options = Options(
-        args.output or Path(f"{model.stem}-{profile.mcpu}.so"),
+        args.output or Path(f"{model.stem}-{profile.mcpu}{suffix}"),
         args.batch,
         not args.no_verify,
         args.strict,
         args.dump_ir,
         args.stop_after,
+        name,
     )
     quiet = args.json or args.stop_after is not None
     with console.observer(quiet=quiet) as observer:
@@ -87,6 +98,17 @@ def _execute(args: argparse.Namespace, target: Sequence[str]) -> int:
     else:
         command.require_stdout(lambda: _show(model, result, seconds))
     return 0
+
+
+def _library_name(args: argparse.Namespace, model: Path) -> str | None:
+    """Name of the C library that is asked for."""
+    if args.emit == "c-library":
+        from gsb_tvm.runtime.c_names import derived, library_name
+
+        return derived(model.stem) if args.name is None else library_name(args.name)
+    if args.name is not None:
+        raise UsageError("--name belongs to a C library. Add --emit c-library or leave it out.")
+    return None
 
 
 def as_dict(result: "Result", seconds: float) -> dict[str, Any]:

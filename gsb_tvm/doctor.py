@@ -63,7 +63,7 @@ def _packages() -> list[Finding]:
 
 
 def _linkers() -> list[Finding]:
-    from gsb_tvm.runtime.link import find, missing
+    from gsb_tvm.runtime.toolchains import find, missing
     from gsb_tvm.targets import resolve
     from gsb_tvm.targets.host import host
 

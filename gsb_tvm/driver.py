@@ -11,8 +11,10 @@ from gsb_tvm.frontend.importer import ImportedModel, load
 from gsb_tvm.passes.report import Row
 from gsb_tvm.progress import Clock, Observer, Silent
 from gsb_tvm.runtime import metadata as meta
-from gsb_tvm.runtime.build import Code, generate, link
-from gsb_tvm.runtime.outfile import check_writable
+from gsb_tvm.runtime.build import Code, SharedLibrary, generate, link
+from gsb_tvm.runtime.c_library import MARKER, CLibrary, c_library
+from gsb_tvm.runtime.c_names import library_name
+from gsb_tvm.runtime.outfile import check_folder, check_writable
 from gsb_tvm.stages import Dump, Stages
 from gsb_tvm.targets import Profile, resolve
 from gsb_tvm.verification import Check, check, reference_of
@@ -25,7 +27,8 @@ class Options:
     Attributes
     ----------
     out
-        The shared library to write; metadata goes to the same name with ``.json``.
+        The shared library to write, with metadata beside it under the same name with ``.json``; or
+        the folder of a C library.
     batch
         Size of an open batch axis; None means 1.
     verify
@@ -36,6 +39,8 @@ class Options:
         Folder for the module after each pass, and for LLVM IR and assembly.
     stop_after
         Name of the pass to stop after; nothing is built then.
+    c_library
+        Name of the C library to write instead of a shared one.
     """
 
     out: Path
@@ -44,6 +49,7 @@ class Options:
     strict: bool = False
     dump_ir: Path | None = None
     stop_after: str | None = None
+    c_library: str | None = None
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,9 @@ class Result:
     Attributes
     ----------
     artefact
-        The library; None where the compilation stopped after a pass.
+        The library or its folder; None where the compilation stopped after a pass.
+    size_bytes
+        Size of the library.
     module
         The Relax module after the last pass that ran.
     seconds
@@ -102,7 +110,7 @@ def compile_model(
     stages = Stages(profile)
     stop_after = stages.check_name(options.stop_after) if options.stop_after else None
     if stop_after is None:
-        _check_outputs(source, options.out)
+        _check_outputs(source, options)
     dump = Dump(options.dump_ir) if options.dump_ir else None
     with clock.phase("import"):
         imported = load(source, batch=options.batch)
@@ -113,16 +121,16 @@ def compile_model(
     artefact, checks, size = None, [], 0
     if stop_after is None:
         artefact = options.out
-        code = _generate(lowered.module, profile, clock, dump)
+        code = _generate(lowered.module, profile, options, clock, dump)
         metadata = code.described(_metadata(source, imported, profile, layers))
         layers = metadata.layers
         with clock.phase("link"):
-            library = link(code, profile, artefact, metadata)
-        size = len(library)
+            library = _library(code, profile, options, metadata)
+        size = library.size_bytes
         if options.verify:
             with clock.phase("verify"):
-                checks = _verify(source, options, imported, code, library, metadata, profile)
-        meta.write(artefact, library, metadata)
+                checks = _verify(source, options, imported, library, profile)
+        library.write(artefact)
     return Result(
         artefact,
         profile,
@@ -135,8 +143,13 @@ def compile_model(
     )
 
 
-def _check_outputs(source: Any, out: Path) -> None:
+def _check_outputs(source: Any, options: Options) -> None:
     """Refuse what cannot be written before any work is done."""
+    out = options.out
+    if options.c_library is not None:
+        library_name(options.c_library)
+        check_folder(out, MARKER)
+        return
     if isinstance(source, str | os.PathLike) and _is_same_file(out, source):
         raise UsageError(f"{out}: that is the model itself. Choose another name with -o.")
     if out.suffix == ".json":
@@ -152,31 +165,40 @@ def _is_same_file(path: Path, other: str | os.PathLike[str]) -> bool:
         return False
 
 
-def _generate(module: Any, profile: Profile, clock: Clock, dump: Dump | None) -> Code:
+def _generate(
+    module: Any, profile: Profile, options: Options, clock: Clock, dump: Dump | None
+) -> Code:
     with clock.phase("generate"):
-        code = generate(module, profile)
+        if options.c_library is None:
+            code = generate(module, profile)
+        else:
+            code = generate(module, profile, options.c_library, launches=False)
     if dump is not None:
         dump.text("model.ll", code.llvm_ir())
         dump.text("model.s", code.assembly())
     return code
 
 
+def _library(
+    code: Code, profile: Profile, options: Options, metadata: meta.Metadata
+) -> SharedLibrary | CLibrary:
+    if options.c_library is None:
+        return SharedLibrary(code, metadata, link(code, profile, options.out, metadata))
+    return c_library(code, profile, metadata)
+
+
 def _verify(
     source: Any,
     options: Options,
     imported: ImportedModel,
-    code: Code,
-    library: bytes,
-    metadata: meta.Metadata,
+    library: SharedLibrary | CLibrary,
     profile: Profile,
 ) -> list[Check]:
     def build_for_host() -> tuple[Any, Profile]:
         host = resolve("native")
         return Stages(host).run(imported.module, Clock(Silent())).module, host
 
-    checks = check(
-        reference_of(source, options.batch), code, library, profile, metadata, build_for_host
-    )
+    checks = check(reference_of(source, options.batch), library, profile, build_for_host)
     for each in checks:
         if each.result.verdict == "failed":
             raise VerifyError(

@@ -10,7 +10,8 @@ import msgspec
 from gsb_tvm.dialect.errors import ToolchainError
 from gsb_tvm.frontend.reference import folded_model
 from gsb_tvm.runtime import emulate, session
-from gsb_tvm.runtime.build import Code, build
+from gsb_tvm.runtime.build import Code, SharedLibrary, build
+from gsb_tvm.runtime.c_library import CLibrary
 from gsb_tvm.runtime.metadata import Metadata, target_of
 from gsb_tvm.runtime.outfile import scratch_folder, write_file
 from gsb_tvm.runtime.reference import Run
@@ -52,24 +53,25 @@ class Check:
 
 def check(
     reference: Reference,
-    code: Code,
-    library: bytes,
+    library: SharedLibrary | CLibrary,
     profile: Profile,
-    metadata: Metadata,
     build_for_host: Callable[[], tuple[Any, Profile]],
 ) -> list[Check]:
     """Compare with ONNX Runtime wherever the code, or the same module, can run.
 
     Parameters
     ----------
-    code, library, profile, metadata
-        What was compiled.
+    library, profile
+        What was compiled, and for what.
     build_for_host
         Returns the module lowered for this machine, and this machine; called only where the code
         is for another one.
     """
+    code, metadata = library.code, library.metadata
     if not missing_here(profile):
-        return [Check("here", _native(reference, library, metadata))]
+        if isinstance(library, SharedLibrary):
+            return [Check("here", _native(reference, library.data, metadata))]
+        return [Check("here", _program(reference, code, profile, metadata, samples=8))]
     return [
         Check("host build", _host_build(reference, build_for_host, metadata)),
         Check("emulated", _emulated(reference, code, profile, metadata)),
@@ -99,12 +101,18 @@ def _host_build(
 def _emulated(
     reference: Reference, code: Code, profile: Profile, metadata: Metadata
 ) -> Verification:
-    reason = emulate.skip_reason(profile)
-    if reason:
+    if reason := emulate.skip_reason(profile):
         return skipped(reason)
+    return _program(reference, code, profile, metadata, _EMULATED_SAMPLES)
+
+
+def _program(
+    reference: Reference, code: Code, profile: Profile, metadata: Metadata, samples: int
+) -> Verification:
+    """Compare a program around the code, which this machine or an emulator executes."""
     try:
         with emulate.Emulator(code, profile, metadata) as emulator:
-            return compare(emulator.run, reference, metadata, _EMULATED_SAMPLES)
+            return compare(emulator.run, reference, metadata, samples)
     except ToolchainError as err:
         return skipped(str(err))
 

@@ -34,13 +34,16 @@ class Code:
     specs
         Kernel -> its specification as text; empty for a float one.
     kernels
-        A relocatable object: kernels and the entry function.
+        A relocatable object: kernels and the entry functions.
+    name
+        What the names of its symbols begin with.
     """
 
     program: Program
     memory: meta.Memory
     specs: dict[str, str]
     kernels: bytes
+    name: str
     _module: Any
 
     def llvm_ir(self) -> str:
@@ -66,6 +69,30 @@ class Code:
         return msgspec.structs.replace(
             metadata, layers=layers, memory=self.memory, kernels=self.specs, steps=steps
         )
+
+
+@dataclass(frozen=True)
+class SharedLibrary:
+    """A linked artefact ready to be written."""
+
+    code: Code
+    metadata: meta.Metadata
+    data: bytes
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the file."""
+        return len(self.data)
+
+    def write(self, path: Path) -> None:
+        """Write it to ``path`` and its metadata beside it: both or none.
+
+        Raises
+        ------
+        OutputError
+            One of them cannot be written.
+        """
+        meta.write(path, self.data, self.metadata)
 
 
 @dataclass(frozen=True)
@@ -160,7 +187,7 @@ def generate(
     )
     names = sorted({step.kernel for step in calls.steps})
     specs = {name: str((planned[name].attrs or {}).get(SPEC, "")) for name in names}
-    return Code(calls, memory, specs, _object(compiled), compiled)
+    return Code(calls, memory, specs, _object(compiled), name, compiled)
 
 
 def data_blobs(code: Code, metadata: meta.Metadata) -> list[Blob]:

@@ -1,6 +1,7 @@
 """Running compiled kernels for another CPU: as a static program, under qemu-user.
 
-The program is a few lines of C around exactly the code and constants of the artefact.
+The program is a few lines of C around exactly the code and constants of the artefact, called as a
+program with the C library calls them (:mod:`gsb_tvm.runtime.c_library`).
 """
 
 import shutil
@@ -17,37 +18,17 @@ from numpy.typing import NDArray
 
 from gsb_tvm.dialect.errors import ToolchainError, VerifyError
 from gsb_tvm.runtime.build import Code
-from gsb_tvm.runtime.elf import ALIGNMENT, Blob, data_object
+from gsb_tvm.runtime.c_library import constants, sources
+from gsb_tvm.runtime.c_sources import fill, values
 from gsb_tvm.runtime.link import link_program
-from gsb_tvm.runtime.metadata import PART, WEIGHTS, Metadata
+from gsb_tvm.runtime.metadata import Metadata
 from gsb_tvm.runtime.outfile import scratch_folder, write_scratch
 from gsb_tvm.targets import llvm
 from gsb_tvm.targets.host import missing_here
-from gsb_tvm.targets.permission import REQUEST
 from gsb_tvm.targets.profile import Profile
 
 TIMEOUT_S = 600
-_ALIGNED = f"alignas({ALIGNMENT}) static char"
-_MAIN = """\
-static int move(size_t (*step)(void*, size_t, size_t, FILE*), void* at, size_t n, FILE* file) {
-  return n == 0 || step(at, 1, n, file) == n;
-}
-static size_t put(void* at, size_t size, size_t n, FILE* file) { return fwrite(at, size, n, file); }
-int main(int argc, char** argv) {
-  FILE* in = argc == 3 ? fopen(argv[1], "rb") : 0;
-  FILE* out = argc == 3 ? fopen(argv[2], "wb") : 0;
-  if (!in || !out) return 2;
-  for (int c; (c = fgetc(in)) != EOF;) {
-    ungetc(c, in);
-    for (int i = 0; i < NUM_INPUTS; ++i)
-      if (!move(fread, inputs[i], input_bytes[i], in)) return 2;
-    run();
-    for (int i = 0; i < NUM_OUTPUTS; ++i)
-      if (!move(put, outputs[i], output_bytes[i], out)) return 2;
-  }
-  return fclose(out) ? 2 : 0;
-}
-"""
+_REFUSED = 3  # the program's own status for a call that failed, with a sentence
 
 
 def command(profile: Profile) -> tuple[str, ...] | None:
@@ -96,7 +77,7 @@ class Emulator:
         with ExitStack() as stack:
             room = 2 * (len(code.program.constants) + len(code.kernels))
             self._folder = stack.enter_context(scratch_folder(room))
-            self._program = _build(code, profile, self._folder)
+            self._program = _build(code, profile, code.described(metadata), self._folder)
             self._files = stack.pop_all()
 
     def __enter__(self) -> "Emulator":
@@ -127,7 +108,8 @@ class Emulator:
             raise VerifyError(f"emulated {self._cpu}: no end within {TIMEOUT_S} s.") from err
         if done.returncode:
             said = done.stderr.decode("utf-8", "replace").strip()[:500]
-            raise VerifyError(f"emulated {self._cpu}: {_stop(done.returncode)}. {said}")
+            what = said if done.returncode == _REFUSED else f"{_stop(done.returncode)}. {said}"
+            raise VerifyError(f"emulated {self._cpu}: {what}")
         return self._split(got.read_bytes())
 
     def _split(self, data: bytes) -> list[NDArray[Any]]:
@@ -141,47 +123,16 @@ class Emulator:
         return arrays
 
 
-def _build(code: Code, profile: Profile, folder: Path) -> Path:
-    weights = Blob(".rodata", WEIGHTS, code.program.constants or bytes(1))
-    parts = {
-        "main.c": _source(code, profile).encode(),
-        "weights.o": data_object(profile.arch, [weights]),
-        "kernels.o": code.kernels,
-    }
+def _build(code: Code, profile: Profile, metadata: Metadata, folder: Path) -> Path:
+    parts = {file: text.encode() for file, text in sources(metadata, code.name).items()}
+    parts["main.c"] = fill("emulate.c", values(metadata, code.name)).encode()
+    parts |= {"weights.o": constants(code, profile), "kernels.o": code.kernels}
     for name, data in parts.items():
         write_scratch(folder / name, data)
+    used = [f"{code.name}_run.c", "main.c", "weights.o", "kernels.o"]
     out = folder / "program"
-    link_program(profile, [folder / name for name in parts], out, folder)
+    link_program(profile, [folder / name for name in used], out, folder)
     return out
-
-
-def _source(code: Code, profile: Profile) -> str:
-    """C source of a program that reads inputs from a file and writes outputs to another."""
-    lines = [f"#include <{name}.h>" for name in ("stdalign", "stdint", "stdio")]
-    # A program does not inherit the permission of the one that starts it.
-    ask = f"  syscall{REQUEST};" if profile.has_amx_int8 else ""
-    if ask:
-        lines[:0] = ["#define _GNU_SOURCE", "#include <unistd.h>"]
-    pointers = []
-    for name, buffers in (("input", code.program.inputs), ("output", code.program.outputs)):
-        sizes = [buffer.size_bytes for buffer in buffers]
-        lines += [f"#define NUM_{name.upper()}S {len(sizes)}"]
-        lines += [f"{_ALIGNED} {name}{i}[{max(n, 1)}];" for i, n in enumerate(sizes)]
-        names = [f"{name}{i}" for i in range(len(sizes))]
-        lines += [f"static void* {name}s[] = {{{', '.join(names) or '0'}}};"]
-        lines += [f"static const size_t {name}_bytes[] = {{{', '.join(map(str, sizes)) or '0'}}};"]
-        pointers += names
-    taken = ", ".join(["void*"] * (len(pointers) + 3))
-    lines += [
-        f"{_ALIGNED} memory[{code.memory.total(1)}];",
-        f"extern const char {WEIGHTS}[];",
-        f"int {PART}({taken}, int32_t, int32_t, int32_t);",
-        "static void run(void) {",
-        ask,
-        f"  {PART}({', '.join([*pointers, 'memory', f'(void*){WEIGHTS}', '0'])}, 0, 1, 0);",
-        "}",
-    ]
-    return "\n".join(lines) + "\n" + _MAIN
 
 
 def _stop(status: int) -> str:

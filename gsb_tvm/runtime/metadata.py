@@ -36,8 +36,6 @@ NAME = "gsb"
 """What the symbols of a shared library begin with: :mod:`gsb_tvm.runtime.entry`."""
 ENTRY = f"{NAME}_run"
 """The function that runs the model on threads."""
-PART = f"{NAME}_part"
-"""The function that does one part of it."""
 WEIGHTS = f"{NAME}_weights"
 """The constants that both take."""
 

@@ -4,7 +4,7 @@ import errno
 import mmap
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +84,56 @@ def write_files(outputs: Sequence[Output]) -> None:
     finally:
         for temporary in staged:
             temporary.unlink(missing_ok=True)
+
+
+def check_folder(path: Path, marker: str) -> None:
+    """Raise before any work is done unless a folder can be written at ``path``.
+
+    Raises
+    ------
+    OutputError
+        The folder above is missing or read-only, or something stands there that is neither an empty
+        folder nor one that holds ``marker``, which says that it was written here.
+    """
+    check_writable(path.parent / f"{path.name}.folder")
+    if path.is_dir() and not path.is_symlink():
+        if (path / marker).is_file() or not any(path.iterdir()):
+            return
+        raise OutputError(
+            f"{path}: there is a folder with other files. Choose another place with -o."
+        )
+    if path.exists() or path.is_symlink():
+        raise OutputError(f"{path}: there is a file. Choose another place with -o.")
+
+
+def write_folder(path: Path, files: Mapping[str, bytes], marker: str) -> None:
+    """Write a folder of files beside its place, flush it to the disk, and only then rename it.
+
+    One that stands there, empty or with ``marker`` in it, gives way; until then it is whole.
+
+    Raises
+    ------
+    OutputError
+        It cannot be written; what was begun is removed, and the old folder stays as it was.
+    """
+    check_folder(path, marker)
+    with (
+        _naming(path),
+        tempfile.TemporaryDirectory(prefix=f".{path.name[:40]}.", dir=path.parent) as made,
+    ):
+        new, old = Path(made) / "new", Path(made) / "old"
+        new.mkdir()
+        for name, data in files.items():
+            (new / name).parent.mkdir(parents=True, exist_ok=True)
+            write_file(new / name, data)
+        if path.exists():
+            os.replace(path, old)
+        try:
+            os.replace(new, path)
+        except OSError:
+            if old.exists():
+                os.replace(old, path)
+            raise
 
 
 def _stage(output: Output, staged: list[Path]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gsb_tvm.runtime.link import find
+from gsb_tvm.runtime.toolchains import find
 from gsb_tvm.targets import resolve
 from gsb_tvm.targets.feature_bits import KNOWN, FeatureBit, feature_bits
 from gsb_tvm.targets.host import auxv_features, cpuinfo_features

@@ -1,5 +1,6 @@
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -10,9 +11,10 @@ from tvm import relax
 from gsb_tvm.dialect.errors import ToolchainError, VerifyError
 from gsb_tvm.runtime import emulate
 from gsb_tvm.runtime.build import Code, build, generate
-from gsb_tvm.runtime.emulate import Emulator, _source, command, skip_reason
-from gsb_tvm.runtime.link import find
+from gsb_tvm.runtime.c_library import sources
+from gsb_tvm.runtime.emulate import Emulator, _stop, command, skip_reason
 from gsb_tvm.runtime.session import load
+from gsb_tvm.runtime.toolchains import find
 from gsb_tvm.targets import resolve
 
 needs_qemu = pytest.mark.skipif(
@@ -22,7 +24,7 @@ needs_qemu = pytest.mark.skipif(
 
 
 @pytest.mark.parametrize("name", ["popcount", "views", "kinds"])
-def test_the_c_form_equals_the_virtual_machine(name, request, native, tmp_path: Path) -> None:
+def test_a_program_equals_the_shared_library(name, request, native, tmp_path: Path) -> None:
     case = request.getfixturevalue(name)
     metadata = case.metadata(native)
     built = build(case.module, native, tmp_path / "m.so", metadata)
@@ -63,8 +65,14 @@ def test_an_instruction_the_cpu_lacks_is_named(monkeypatch: pytest.MonkeyPatch) 
     assert got.tolist() == [8.0] * 64
     monkeypatch.setattr(emulate, "command", lambda _: (*words[:-1], "cortex-a53"))
     with Emulator(code, profile, metadata) as program:
-        with pytest.raises(VerifyError, match="holds an instruction that this CPU lacks"):
+        with pytest.raises(VerifyError, match=r"generic, and this CPU lacks (asimdhp|fphp)\."):
             program.run([np.zeros(64, np.float16)])
+
+
+def test_how_a_program_stopped() -> None:
+    assert _stop(-signal.SIGILL) == "the code holds an instruction that this CPU lacks"
+    assert _stop(128 + signal.SIGSEGV) == "the code accessed memory that is not its own"
+    assert _stop(5) == "the program ended with 5"
 
 
 def fp16_metadata(profile):
@@ -102,10 +110,12 @@ def test_without_qemu_it_is_skipped(a72, popcount, popcount_code: Code, monkeypa
         Emulator(popcount_code, a72, popcount.metadata(a72))
 
 
-def test_a_program_asks_for_the_tiles_it_uses(popcount_code: Code) -> None:
-    asks = "syscall(158, 4131, 18);"
-    assert asks in _source(popcount_code, resolve("llvm -mcpu=sapphirerapids"))
-    assert asks not in _source(popcount_code, resolve("llvm -mcpu=skylake-avx512"))
+def test_a_program_asks_for_the_tiles_it_uses(popcount) -> None:
+    def run(cpu: str) -> str:
+        return sources(popcount.metadata(resolve(f"llvm -mcpu={cpu}")), "gsb")["gsb_run.c"]
+
+    assert "gsb_cpu_allow_tiles()" in run("sapphirerapids")
+    assert "gsb_cpu_allow_tiles()" not in run("skylake-avx512")
 
 
 def test_what_no_emulator_has_is_named(monkeypatch) -> None:

@@ -6,12 +6,13 @@ import pytest
 from elftools.elf.elffile import ELFFile
 
 from gsb_tvm.dialect.errors import OutputError, ToolchainError
-from gsb_tvm.runtime import link
+from gsb_tvm.runtime import link, toolchains
 from gsb_tvm.runtime import metadata as meta
 from gsb_tvm.runtime.build import Code, data_blobs
 from gsb_tvm.runtime.elf import data_object
-from gsb_tvm.runtime.link import Toolchain, find, link_program, link_shared, missing
+from gsb_tvm.runtime.link import link_program, link_shared
 from gsb_tvm.runtime.session import load
+from gsb_tvm.runtime.toolchains import Toolchain, find, missing
 from gsb_tvm.targets import resolve
 
 _FAST = [tool.name for tool in find(resolve("native")) if tool.name != "ziglang"]
@@ -123,7 +124,7 @@ def test_what_a_linker_says_is_trimmed(native, tmp_path: Path, monkeypatch) -> N
 
 
 def test_a_linker_that_hangs(native, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(link, "TIMEOUT_S", 0.2)
+    monkeypatch.setattr(toolchains, "TIMEOUT_S", 0.2)
     monkeypatch.setattr(link, "find", lambda _: [script(tmp_path / "slow", "exec sleep 60")])
     with pytest.raises(ToolchainError, match=r"slow: gave no result within 0\.2 s"):
         link_shared(native, [data_object(native.arch, [])], tmp_path)
