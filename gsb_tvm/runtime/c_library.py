@@ -84,9 +84,10 @@ def c_library(code: Code, profile: Profile, metadata: Metadata) -> CLibrary:
     """
     name = code.name
     filled = values(metadata, name)
-    objects = [code.kernels, constants(code, profile)]
-    with scratch_folder(_SCRATCH_BYTES + 2 * sum(map(len, objects))) as folder:
-        archive = static_library(profile, sources(metadata, name), objects, folder)
+    weights = constants(code, profile)
+    with scratch_folder(_SCRATCH_BYTES + 2 * (len(code.kernels) + len(weights))) as folder:
+        parts = sources(metadata, name)
+        archive = static_library(profile, parts, code.kernels, weights, folder)
     texts = {
         f"include/{name}.h": "model.h",
         f"include/{name}.hpp": "model.hpp",

@@ -16,9 +16,9 @@ _ARCH_OPTIONS = {"x86_64": (), "aarch64": ("-mno-outline-atomics",)}
 
 
 def static_library(
-    profile: Profile, sources: Mapping[str, str], objects: Sequence[bytes], folder: Path
+    profile: Profile, sources: Mapping[str, str], kernels: bytes, constants: bytes, folder: Path
 ) -> bytes:
-    """Compile C sources and collect them and ``objects`` into an archive.
+    """Compile C sources and collect them and two objects into an archive.
 
     Equal arguments give equal bytes with the same tools. ``sources`` maps file names to contents,
     headers too; ``folder`` is for temporary files.
@@ -35,12 +35,11 @@ def static_library(
         raise ToolchainError(no_compiler(profile))
     for name, text in sources.items():
         write_scratch(folder / name, text.encode())
-    names = [f"part{number}.o" for number, _ in enumerate(objects)]
-    for name, data in zip(names, objects, strict=True):
-        write_scratch(folder / name, data)
+    write_scratch(folder / "generated.o", kernels)
+    write_scratch(folder / "weights.o", constants)
     failures = []
     for tool in tools:
-        error = _build(tool, profile, [n for n in sources if n.endswith(".c")], names, folder)
+        error = _build(tool, profile, [n for n in sources if n.endswith(".c")], folder)
         if not error:
             return (folder / "library.a").read_bytes()
         failures.append(f"{tool.name}: {error}")
@@ -70,9 +69,7 @@ def _archiver(tool: Toolchain) -> tuple[str, ...]:
     return (said.stdout.strip() or "ar",)
 
 
-def _build(
-    tool: Toolchain, profile: Profile, sources: Sequence[str], objects: Sequence[str], folder: Path
-) -> str:
+def _build(tool: Toolchain, profile: Profile, sources: Sequence[str], folder: Path) -> str:
     """Make ``library.a`` in ``folder``; return "" or what a tool said."""
     options = (*_OPTIONS, *_ARCH_OPTIONS[profile.arch], f"-I{CPP / 'include'}")
     compiled = [f"{name}.o" for name in sources]
@@ -80,5 +77,10 @@ def _build(
         # By relative names: no path of this machine gets into the object.
         if error := run_tool([*tool.compiler, *options, "-c", source, "-o", out], folder):
             return error
+    # LLVM describes the kernels to debuggers, who learn nothing from it, in 300 kB.
+    strip = [*tool.compiler, "-r", "-nostdlib", "-Wl,--strip-debug", "-o", "kernels.o"]
+    if error := run_tool([*strip, "generated.o"], folder):
+        return error
     (folder / "library.a").unlink(missing_ok=True)
-    return run_tool([*_archiver(tool), "rcsD", "library.a", *compiled, *objects], folder)
+    members = [*compiled, "kernels.o", "weights.o"]
+    return run_tool([*_archiver(tool), "rcsD", "library.a", *members], folder)

@@ -1,0 +1,170 @@
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from gsb_tvm.dialect.errors import OutputError, ToolchainError, UsageError
+from gsb_tvm.runtime import compiling
+from gsb_tvm.runtime.build import Code, generate
+from gsb_tvm.runtime.c_library import MARKER, CLibrary, c_library, sources
+from gsb_tvm.runtime.metadata import Memory, Metadata
+from gsb_tvm.runtime.toolchains import Toolchain, find
+from gsb_tvm.targets import resolve
+from tests.runtime.conftest import Case
+
+EXPECTED = [
+    "README.md",
+    "example/CMakeLists.txt",
+    "example/main.c",
+    "gsb-tvm.json",
+    "include/small.h",
+    "include/small.hpp",
+    "lib/cmake/small/small-config-version.cmake",
+    "lib/cmake/small/small-config.cmake",
+    "lib/libsmall.a",
+    "lib/pkgconfig/small.pc",
+]
+
+
+@pytest.fixture(scope="module")
+def code(popcount: Case, native) -> Code:
+    return generate(popcount.module, native, "small", launches=False)
+
+
+@pytest.fixture(scope="module")
+def library(code: Code, popcount: Case, native) -> CLibrary:
+    return c_library(code, native, code.described(popcount.metadata(native)))
+
+
+def written(folder: Path) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def test_the_folder(library: CLibrary, tmp_path: Path) -> None:
+    library.write(tmp_path / "out")
+    assert written(tmp_path / "out") == EXPECTED
+    assert written(tmp_path) == [f"out/{name}" for name in EXPECTED]
+    metadata = msgspec.json.decode((tmp_path / "out" / MARKER).read_bytes(), type=Metadata)
+    assert metadata.memory == library.metadata.memory
+
+
+def test_no_placeholder_and_no_path_of_this_machine_is_left(library: CLibrary) -> None:
+    for name, data in library.files.items():
+        assert b"@{" not in data, name
+        assert str(Path.cwd()).encode() not in data, name
+        assert b"/tmp/" not in data, name
+
+
+def test_equal_arguments_give_equal_bytes(library: CLibrary, code: Code, native) -> None:
+    again = c_library(code, native, library.metadata)
+    assert again.files == library.files
+
+
+def test_an_old_folder_gives_way_and_others_do_not(library: CLibrary, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    library.write(out)
+    (out / "lib/left").write_text("from before")
+    library.write(out)
+    assert written(out) == EXPECTED
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "thesis.tex").write_text("dear")
+    with pytest.raises(OutputError, match=r"home: there is a folder with other files\."):
+        library.write(home)
+    with pytest.raises(OutputError, match=r"thesis.tex: there is a file\."):
+        library.write(home / "thesis.tex")
+    with pytest.raises(OutputError, match="the folder does not exist"):
+        library.write(tmp_path / "no" / "out")
+    assert written(tmp_path) == ["home/thesis.tex", *(f"out/{name}" for name in EXPECTED)]
+
+
+def test_a_full_disk_leaves_the_old_folder(library: CLibrary, tmp_path: Path, monkeypatch) -> None:
+    out = tmp_path / "out"
+    library.write(out)
+    before = {name: (out / name).read_bytes() for name in EXPECTED}
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OutputError, match="no space is left"):
+        library.write(out)
+    assert {name: (out / name).read_bytes() for name in written(out)} == before
+    assert written(tmp_path) == [f"out/{name}" for name in EXPECTED]
+
+
+def test_a_failed_rename_leaves_the_old_folder(
+    library: CLibrary, tmp_path: Path, monkeypatch
+) -> None:
+    out = tmp_path / "out"
+    library.write(out)
+    real = os.replace
+
+    def replace(source: Path, target: Path) -> None:
+        if Path(source).name == "new":
+            raise OSError(5, "Input/output error")
+        real(source, target)
+
+    monkeypatch.setattr("os.replace", replace)
+    with pytest.raises(OutputError):
+        library.write(out)
+    assert written(tmp_path) == [f"out/{name}" for name in EXPECTED]
+
+
+def test_without_a_compiler(code: Code, library: CLibrary, native, monkeypatch) -> None:
+    monkeypatch.setattr(compiling, "find", lambda _: [Toolchain("ld.lld", ("ld.lld",))])
+    with pytest.raises(ToolchainError, match=r"no C compiler for x86_64-linux-gnu is installed\."):
+        c_library(code, native, library.metadata)
+
+
+def test_a_compiler_of_another_c_library_is_not_used(
+    code: Code, library: CLibrary, monkeypatch
+) -> None:
+    musl = resolve("llvm -mtriple=x86_64-linux-musl")
+    host = [tool for tool in find(resolve("native")) if tool.name != "ziglang"]
+    monkeypatch.setattr(compiling, "find", lambda _: host)
+    with pytest.raises(ToolchainError, match="no C compiler for x86_64-linux-musl"):
+        c_library(code, musl, library.metadata)
+
+
+@pytest.mark.parametrize("target", ["native", "llvm -mcpu=cortex-a72"])
+def test_ziglang_builds_it(target: str, popcount: Case, tmp_path: Path, monkeypatch) -> None:
+    profile = resolve(target)
+    zig = [tool for tool in find(profile) if tool.name == "ziglang"]
+    if not zig:
+        pytest.skip("ziglang is not installed")
+    monkeypatch.setattr(compiling, "find", lambda _: zig)
+    code = generate(popcount.module, profile, "small", launches=False)
+    made = c_library(code, profile, code.described(popcount.metadata(profile)))
+    archive = tmp_path / "libsmall.a"
+    archive.write_bytes(made.files["lib/libsmall.a"])
+    members = subprocess.run(
+        [shutil.which("ar") or pytest.skip("no ar"), "t", str(archive)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    names = ["small_run.c.o", "small_context.c.o", "kernels.o", "weights.o"]
+    assert members.stdout.split() == names
+
+
+def test_names_from_a_model_stay_in_strings_and_comments(popcount: Case, native) -> None:
+    metadata = popcount.metadata(native)
+    evil = msgspec.structs.replace(
+        metadata,
+        model=msgspec.structs.replace(metadata.model, name='m*/ "\\\n#error é.onnx'),
+        inputs=(msgspec.structs.replace(metadata.inputs[0], name='*/ #error "\\n\n'),),
+    )
+    texts = sources(evil, "small")
+    assert "#error" not in texts["small.h"]
+    assert '"*/ #error \\042\\134n\\012"' in texts["small_run.c"]
+
+
+def test_a_call_that_needs_too_much_memory(popcount: Case, native) -> None:
+    metadata = msgspec.structs.replace(popcount.metadata(native), memory=Memory(2**31, 0))
+    with pytest.raises(UsageError, match="a call needs 2147483648 bytes of memory"):
+        sources(metadata, "small")
