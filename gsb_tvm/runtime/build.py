@@ -11,6 +11,7 @@ import msgspec
 from gsb_tvm.dialect.errors import ToolchainError
 from gsb_tvm.dialect.phases import SPEC
 from gsb_tvm.runtime import metadata as meta
+from gsb_tvm.runtime.descriptor import descriptor
 from gsb_tvm.runtime.elf import Blob, data_object
 from gsb_tvm.runtime.link import link_shared
 from gsb_tvm.runtime.outfile import check_writable, scratch_folder, write_file
@@ -194,7 +195,7 @@ def data_blobs(code: Code, metadata: meta.Metadata) -> list[Blob]:
     """What the library holds besides kernels."""
     return [
         Blob(".rodata", meta.WEIGHTS, code.program.constants or bytes(1)),
-        Blob(meta.SECTION, meta.SYMBOL, meta.section(metadata)),
+        Blob(meta.SECTION, meta.SYMBOL, meta.section(metadata, descriptor(metadata))),
     ]
 
 

@@ -2,7 +2,8 @@
 
 The same JSON stands in the shared library, without indentation, in the section ``.gsb_tvm``
 (symbol ``gsb_tvm_metadata``), and beside it in a file of its own. It holds no time and no path, so
-equal inputs give equal bytes. The section begins with a header of 24 bytes, little-endian:
+equal inputs give equal bytes. The section begins with a header of 32 bytes, little-endian; behind
+it stand the JSON and the descriptor (:mod:`gsb_tvm.runtime.descriptor`):
 
 ====== ======= ====================================================================
 offset type    meaning
@@ -10,7 +11,8 @@ offset type    meaning
 0      char[8] ``gsb-tvm`` and a zero
 8      uint32  format version
 12     uint32  CRC-32 of the whole file with this field zero; 0 where never computed
-16     uint64  length of the JSON that follows
+16     uint64  length of the JSON
+24     uint64  length of the descriptor
 ====== ======= ====================================================================
 """
 
@@ -29,7 +31,7 @@ from gsb_tvm.runtime.outfile import Output, write_files
 from gsb_tvm.runtime.sections import Contents, find_section
 from gsb_tvm.targets.profile import Profile
 
-FORMAT = 2
+FORMAT = 3
 SECTION = ".gsb_tvm"
 SYMBOL = "gsb_tvm_metadata"
 NAME = "gsb"
@@ -39,7 +41,8 @@ ENTRY = f"{NAME}_run"
 WEIGHTS = f"{NAME}_weights"
 """The constants that both take."""
 
-_HEADER = struct.Struct("<8sIIQ")
+_START = struct.Struct("<8sI")  # magic and format: the same in every format
+_HEADER = struct.Struct("<8sIIQQ")
 _MAGIC = b"gsb-tvm\0"
 _CRC_OFFSET = 12
 
@@ -161,10 +164,10 @@ def target_of(profile: Profile) -> Target:
     )
 
 
-def section(metadata: Metadata) -> bytes:
-    """Contents of the section that carries ``metadata``, its checksum not yet computed."""
+def section(metadata: Metadata, descriptor: bytes) -> bytes:
+    """Contents of the section that carries both, its checksum not yet computed."""
     text = msgspec.json.encode(metadata, order="deterministic")
-    return _HEADER.pack(_MAGIC, FORMAT, 0, len(text)) + text
+    return _HEADER.pack(_MAGIC, FORMAT, 0, len(text), len(descriptor)) + text + descriptor
 
 
 def seal(library: bytes) -> bytes:
@@ -226,16 +229,22 @@ def parse(data: Contents, name: str) -> Metadata:
         As for :func:`read`.
     """
     offset, size = find_section(data, SECTION, name)
-    if size < _HEADER.size:
-        raise ArtefactError(f"{name}: the section {SECTION} is damaged. Compile the model again.")
-    magic, number, checksum, length = _HEADER.unpack_from(data, offset)
-    if magic != _MAGIC or length > size - _HEADER.size:
-        raise ArtefactError(f"{name}: the section {SECTION} is damaged. Compile the model again.")
+    damaged = ArtefactError(f"{name}: the section {SECTION} is damaged. Compile the model again.")
+    if size < _START.size:
+        raise damaged
+    magic, number = _START.unpack_from(data, offset)
+    if magic != _MAGIC:
+        raise damaged
     if number != FORMAT:
         raise ArtefactError(
             f"{name}: made in artefact format {number}, expected {FORMAT}. "
             f"Compile the model again with gsb_tvm {PACKAGE}."
         )
+    if size < _HEADER.size:
+        raise damaged
+    _, _, checksum, length, more = _HEADER.unpack_from(data, offset)
+    if length + more > size - _HEADER.size:
+        raise damaged
     if checksum and checksum != _checksum(data, offset + _CRC_OFFSET):
         raise ArtefactError(
             f"{name}: the file was changed after it was written (its checksum does not match). "

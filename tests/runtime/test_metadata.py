@@ -71,8 +71,14 @@ def test_noise_is_refused(noise: bytes) -> None:
 
 
 def test_another_format_is_refused(artefact: Artefact) -> None:
-    with pytest.raises(ArtefactError, match=r"made in artefact format 9, expected 2\."):
+    with pytest.raises(ArtefactError, match=r"made in artefact format 9, expected 3\."):
         meta.parse(patched(artefact, 8, struct.pack("<I", 9)), "m.so")
+
+
+def test_lengths_beyond_the_section_are_refused(artefact: Artefact) -> None:
+    for at in (16, 24):
+        with pytest.raises(ArtefactError, match=r"the section \.gsb_tvm is damaged"):
+            meta.parse(patched(artefact, at, struct.pack("<Q", 2**20)), "m.so")
 
 
 def test_metadata_of_another_shape_is_refused(artefact: Artefact) -> None:

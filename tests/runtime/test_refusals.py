@@ -11,6 +11,7 @@ from gsb_tvm.dialect.errors import ArtefactError, UsageError
 from gsb_tvm.runtime import metadata as meta
 from gsb_tvm.runtime import session
 from gsb_tvm.runtime.build import Artefact
+from gsb_tvm.runtime.descriptor import descriptor
 from gsb_tvm.runtime.session import load
 from gsb_tvm.targets.host import host, permitted
 
@@ -30,11 +31,12 @@ def test_cut_files_are_refused(artefact: Artefact, tmp_path: Path) -> None:
 
 def rewritten(artefact: Artefact, path: Path, **changes: object) -> Path:
     """A copy of the artefact whose metadata claims something else."""
-    metadata = msgspec.structs.replace(meta.read(artefact.path), **changes)
+    written = meta.read(artefact.path)
+    metadata = msgspec.structs.replace(written, **changes)
     data = artefact.path.read_bytes()
     start = data.index(b"gsb-tvm\0")
-    old = meta.section(meta.read(artefact.path))
-    new = meta.section(metadata).ljust(len(old))
+    old = meta.section(written, descriptor(written))
+    new = meta.section(metadata, b"").ljust(len(old))
     assert len(new) == len(old)
     path.write_bytes(meta.seal(data[:start] + new + data[start + len(old) :]))
     return path

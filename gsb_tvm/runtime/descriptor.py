@@ -1,0 +1,90 @@
+"""The artefact in lines of text, for programs that load it without a JSON reader.
+
+It holds what a caller needs before the first call, and nothing else; the metadata has the rest.
+UTF-8, one item a line, words parted by one space, in this order::
+
+    compiler 0.1.0                        version of gsb_tvm
+    target llvm -mcpu=cortex-a76          for people; the rest of the line
+    cpu cortex-a76                        for people
+    arch aarch64
+    feature asimddp 0 20 0                name, word, bit, XCR0: gsb_tvm/cpp/include/gsb_tvm/cpu.h
+    model digits.onnx                     for people; the rest of the line
+    alignment 64                          of memory and of a tensor's place in it, bytes
+    weights gsb_weights                   symbol of the constants, which all programs share
+    program gsb_part 0                    symbol of the function, batch
+    memory 54272 2048 4096                bytes: of all parts; of each part beyond; of epochs
+    input float32 4 1 1 8 8 image         dtype, rank, extents, name: the rest of the line
+    output float32 2 1 10 logits
+
+``feature``, ``input`` and ``output`` stand once for each; ``program``, ``memory``, ``input`` and
+``output`` are a block, and there may be several blocks, of different batches. Epochs end where the
+memory of all parts ends, and are zero when a call begins (:mod:`gsb_tvm.runtime.entry`).
+
+A batch of 0 says that calls take the shapes as they stand. Any other is the first extent of every
+input and output, and a call of more may be cut into calls of that size, each with the same
+result.
+
+Control characters and ``%`` stand as ``%`` and two hexadecimal digits, as in RFC 3986.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from gsb_tvm.runtime.barrier import SYNC_BYTES
+from gsb_tvm.runtime.elf import ALIGNMENT
+from gsb_tvm.runtime.metadata import NAME, WEIGHTS, Memory, Metadata, Tensor
+from gsb_tvm.targets.feature_bits import feature_bits
+
+
+@dataclass(frozen=True)
+class Block:
+    """One program: its function's symbol, its batch (0 for shapes as they stand), its tensors."""
+
+    symbol: str
+    batch: int
+    memory: Memory
+    inputs: Sequence[Tensor]
+    outputs: Sequence[Tensor]
+
+
+def descriptor(metadata: Metadata) -> bytes:
+    """Describe the artefact that ``metadata`` belongs to."""
+    lines = [*_library(metadata)]
+    for block in _blocks(metadata):
+        lines += _program(block)
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def _blocks(metadata: Metadata) -> list[Block]:
+    return [Block(f"{NAME}_part", 0, metadata.memory, metadata.inputs, metadata.outputs)]
+
+
+def _library(metadata: Metadata) -> Iterator[str]:
+    target = metadata.target
+    yield f"compiler {metadata.versions.gsb_tvm}"
+    yield f"target {_escaped(target.text)}"
+    yield f"cpu {_escaped(target.cpu)}"
+    yield f"arch {target.arch}"
+    for bit in feature_bits(target.arch, target.required_features):
+        yield f"feature {bit.name} {bit.word} {bit.bit} {bit.xcr0}"
+    yield f"model {_escaped(metadata.model.name)}"
+    yield f"alignment {ALIGNMENT}"
+    yield f"weights {WEIGHTS}"
+
+
+def _program(block: Block) -> Iterator[str]:
+    memory = block.memory
+    yield f"program {block.symbol} {block.batch}"
+    yield f"memory {memory.fixed_bytes} {memory.part_bytes} {SYNC_BYTES}"
+    for kind, tensors in (("input", block.inputs), ("output", block.outputs)):
+        for tensor in tensors:
+            extents = "".join(f"{extent} " for extent in tensor.shape)
+            yield f"{kind} {tensor.dtype} {len(tensor.shape)} {extents}{_escaped(tensor.name)}"
+
+
+def _escaped(text: str) -> str:
+    """``text`` without line ends and other control characters."""
+    return "".join(
+        "".join(f"%{byte:02X}" for byte in c.encode()) if c == "%" or not c.isprintable() else c
+        for c in text
+    )
