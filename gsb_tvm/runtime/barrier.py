@@ -12,8 +12,6 @@ from gsb_tvm.runtime.elf import ALIGNMENT
 from gsb_tvm.runtime.functions import number, pointer_type
 from gsb_tvm.targets.profile import Profile
 
-Expr = Any
-
 STRIDE = ALIGNMENT // 4
 """int32 numbers from one part's epoch to the next: a cache line."""
 
@@ -21,16 +19,35 @@ SYNC_BYTES = 4 * STRIDE * MOST_PARTS
 """All epochs."""
 
 _SPINS = 2000  # about 20 us of waiting before a thread offers its core to others
+# TVM has no other way to say inline assembly; it inlines what it imports.
+_COUNTER = """\
+define i64 @gsb_counter() {
+  %ticks = call i64 asm sideeffect "mrs $0, cntvct_el0", "=r"()
+  ret i64 %ticks
+}
+"""
 _DMB_ISH, _YIELD = 11, 1  # operands of dmb and hint, Arm ARM, C6.2
 
 
-def clock(profile: Profile) -> Expr:
-    """Ticks of a clock of fixed rate that user code may read.
+def clock(profile: Profile) -> tirx.PrimFunc:
+    """Write the ticks of a clock of fixed rate that user code may read to ``at``, int64.
 
-    The time stamp counter on x86 (Intel SDM, RDTSC), the virtual counter on Arm (CNTVCT_EL0).
+    The time stamp counter on x86 (Intel SDM, RDTSC), the virtual counter on Arm (Arm ARM,
+    CNTVCT_EL0), for which there is no intrinsic: on Arm ``llvm.readcyclecounter`` reads a register
+    that Linux keeps from user code, and ``llvm.readsteadycounter`` is 0 in the LLVM of TVM 0.27.
     """
-    name = "readcyclecounter" if profile.arch == "x86_64" else "readsteadycounter"
-    return tirx.call_llvm_intrin("int64", f"llvm.{name}")
+    with IRBuilder() as builder:
+        with T.prim_func(private=True, s_tir=True):
+            T.func_name("clock")
+            T.func_ret(PrimType("int32"))
+            handle = T.arg("at", tirx.Var("at", pointer_type("int64")))
+            at = T.decl_buffer((1,), "int64", data=handle)
+            if profile.arch == "x86_64":
+                T.buffer_store(at, tirx.call_llvm_intrin("int64", "llvm.readcyclecounter"), [0])
+            else:
+                with T.attr(T.int32(0), "pragma_import_llvm", _COUNTER):
+                    T.buffer_store(at, tirx.call_extern("int64", "gsb_counter"), [0])
+    return builder.get()
 
 
 def barrier(profile: Profile) -> tirx.PrimFunc:

@@ -52,7 +52,8 @@ def entry(
     kernels = {name: Kernel(name, planned[name], scratch) for name in used}
     sync = scratch + max((kernel.shared_bytes for kernel in kernels.values()), default=0)
     part = GlobalVar(f"{name}_part")
-    functions = {_BARRIER: barrier(profile), part: _part(part, program, kernels, sync, profile)}
+    functions = {_BARRIER: barrier(profile), _CLOCK: clock(profile)}
+    functions[part] = _part(part, program, kernels, sync)
     if launches:
         run = GlobalVar(f"{name}_run")
         functions[run] = _run(run, program, part, sync)
@@ -63,6 +64,7 @@ def entry(
 
 
 _BARRIER = GlobalVar("barrier")
+_CLOCK = GlobalVar("clock")
 
 
 def _call(function: GlobalVar, *args: Expr) -> None:
@@ -124,7 +126,7 @@ def _run(name: GlobalVar, program: Program, part_of: GlobalVar, sync: int) -> ti
 
 
 def _part(
-    name: GlobalVar, program: Program, kernels: dict[str, Kernel], sync: int, profile: Profile
+    name: GlobalVar, program: Program, kernels: dict[str, Kernel], sync: int
 ) -> tirx.PrimFunc:
     """One part of the whole model."""
     with IRBuilder() as builder:
@@ -145,7 +147,7 @@ def _part(
 
             def tick(i: int) -> None:
                 with T.If(timed != 0), T.Then():
-                    T.buffer_store(ticks, clock(profile), [i])
+                    _call(_CLOCK, address(ticks, i))
 
             def run(step: Step, epoch: int) -> int:
                 kernel = kernels[step.kernel]

@@ -19,6 +19,7 @@ from gsb_tvm.runtime.session import Module, load
 from gsb_tvm.schedules import vector as v
 from gsb_tvm.schedules.sharing import phase
 from gsb_tvm.targets.profile import Profile
+from tests.runtime.conftest import Case
 from tests.runtime.rounds import ROUNDS, SIZE, module_of_rounds, written, x_and_y
 
 
@@ -105,3 +106,10 @@ def test_steps_are_named_by_their_results(path: Path) -> None:
     module: Module = load(path)
     kernels = [step.kernel for step in module.metadata.steps]
     assert kernels == ["turned", "tir_abs"] * ROUNDS
+
+
+def test_the_clock_of_arm_is_read(popcount: Case, a72: Profile) -> None:
+    kernels = generate(popcount.module, a72).kernels
+    words = np.frombuffer(kernels[: len(kernels) // 4 * 4], "<u4")
+    reads = words & ~np.uint32(31) == 0xD53BE040  # mrs x, cntvct_el0: Arm ARM, C6.2, MRS
+    assert reads.any()
