@@ -130,9 +130,9 @@ def test_nothing_is_kept(runs: int, demo: Path, files: Files, tmp_path: Path) ->
     gcc = compiler("native").compiler
     command = [*gcc, "-std=c11", *STRICT, str(HERE / "threads.c"), *linked(demo)]
     program = built(command, tmp_path / "program")
-    grown_kb = int(output(program, files.image, files.logits, runs, 1))
-    # A leak of one context in a hundred runs would be 54 kB each, 0.5 kB a run.
-    assert grown_kb < 512
+    grown = int(output(program, files.image, files.logits, runs, 1))
+    # A context takes 54 kB, and each round makes 20 or more; the C library's own differ by some bytes.
+    assert grown < 4096
 
 
 @pytest.mark.parametrize("cpu", ["cortex-a72", "cortex-a53", "neoverse-n1"])
