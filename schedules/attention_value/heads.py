@@ -24,9 +24,9 @@ from gsb_tvm.schedules.attention_value.outputs import Outputs
 from gsb_tvm.schedules.attention_value.planes import row_counts, set_bits, turn
 from gsb_tvm.schedules.attention_value.product import Planes, product
 from gsb_tvm.schedules.attention_value.tiles import limits
-from gsb_tvm.schedules.attention_value.transpose import transpose
 from gsb_tvm.schedules.sharing import phase
 from gsb_tvm.schedules.slots import Flag
+from gsb_tvm.schedules.transpose import transpose
 from gsb_tvm.targets.profile import Profile
 
 

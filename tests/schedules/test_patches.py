@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gsb_tvm.dialect import oracle
 from gsb_tvm.dialect.specs import Patches
 from gsb_tvm.schedules.patches import kernel
-from gsb_tvm.schedules.patches.tiles import chunk_rows, tiles
+from gsb_tvm.schedules.patches.tiles import chunk_rows, element_tiles, tiles, tiles_at_once
 from gsb_tvm.targets import resolve
 from tests.schedules.cuts import WHOLE, Cut
 from tests.schedules.levels import LEVELS, runnable
@@ -109,6 +109,28 @@ def test_tiles_fit_the_registers():
                 assert 1 <= tile.patches <= width
                 assert tile.lanes <= columns
                 assert tile.patches * tile.vectors + tile.vectors + 1 <= registers
+
+
+def test_tiles_of_lanes_fit_the_registers():
+    for across, down in ((1, 1), (2, 7), (14, 14), (24, 24)):
+        for columns in (2, 7, 16, 96, 384, 768):
+            image = 16 * down, 16 * across
+            spec = Patches(1, 3, image, (16, 16), columns, lattice=True, bias=True)
+            tile = element_tiles(spec)
+            assert 1 <= tile.patches <= across * down
+            assert tile.lanes <= columns
+            pixels = min(2, -(-tile.patches // 4))
+            assert tile.patches * tile.vectors + tile.vectors + pixels < 32
+
+
+def test_pixels_fit_the_cache():
+    spec = Patches(1, 3, (224, 224), (16, 16), 384, lattice=True, bias=True)
+    tile = element_tiles(spec)
+    for level in ("cortex-a53", "cortex-a72", "apple-m1"):
+        profile = resolve(f"llvm -mtriple=aarch64-linux-gnu -mcpu={level}")
+        count = tiles_at_once(spec, tile, profile)
+        assert 1 < count
+        assert count * tile.patches * 768 * 4 < profile.l2_bytes
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,7 @@
-"""The loops of a patch embedding.
+"""A patch embedding where every factor of a multiply-add is a whole vector (x86).
 
-A block of columns becomes a panel of float32 weights, contiguous along k, which stays in L2 while
-all patches pass. A register tile runs over k: a vector of weights for each vector of columns, a
-scalar of the image, broadcast, for each patch. Bias and position follow in registers, and results
-land where the token stands.
+A register tile runs over k: a vector of weights for each vector of columns, a scalar of the image,
+broadcast, for each patch.
 """
 
 from typing import Any
@@ -12,6 +10,7 @@ from tvm.script.ir_builder import tirx as T
 
 from gsb_tvm.dialect.specs import Patches
 from gsb_tvm.schedules import vector as v
+from gsb_tvm.schedules.patches.columns import Columns
 from gsb_tvm.schedules.patches.tiles import chunk_rows, tiles
 from gsb_tvm.schedules.sharing import Share, phase
 from gsb_tvm.targets import Profile
@@ -38,56 +37,24 @@ class _Nest:
     def __init__(
         self, spec: Patches, profile: Profile, named: dict[str, Buffer], share: Share
     ) -> None:
-        self.spec, self.named, self.share = spec, named, share
+        self.spec, self.image, self.share = spec, named["image"], share
         self.tile = tiles(spec, profile)
-        self.count = -(-spec.columns // self.tile.lanes)  # vectors of columns
-        self.panel = v.workspace((spec.depth, self.tile.vectors, self.tile.lanes), "float32")
+        self.columns = Columns(spec, named, self.tile)
 
     def write(self) -> None:
         """Emit everything."""
         spec = self.spec
         if spec.prefix:
             with T.If(self.share.is_first), T.Then():
-                self._constant_tokens()
+                self.columns.constant_tokens()
         first, end = self.share.span(spec.batch * spec.grid[0])
-        whole, rest = divmod(self.count, self.tile.vectors)
 
-        def block(start: Expr, vectors: int) -> None:
-            columns = [self._column(start + i) for i in range(vectors)]
-            self._fill_panel(columns)
+        def strips(columns: list[Expr]) -> None:
             with T.serial(first, end) as strip:
                 batch = v.bind(T.floordiv(strip, spec.grid[0]))
                 self._strip(batch, v.bind(T.floormod(strip, spec.grid[0])), columns)
 
-        with T.serial(whole) as i:
-            block(v.bind(i * self.tile.vectors), self.tile.vectors)
-        if rest:
-            block(T.int32(whole * self.tile.vectors), rest)
-
-    def _column(self, vector: Expr) -> Expr:
-        """First column of a vector; the last one starts early where columns do not fill it."""
-        start, lanes = vector * self.tile.lanes, self.tile.lanes
-        if self.spec.columns % lanes == 0:
-            return v.bind(start)
-        return v.bind(T.min(start, T.int32(self.spec.columns - lanes)))
-
-    def _constant_tokens(self) -> None:
-        lanes = self.tile.lanes
-        with T.serial(self.spec.batch) as b, T.serial(self.spec.prefix) as i:
-            with T.serial(self.count) as vector:
-                at = self._column(vector)
-                row = v.load(self.named["rows"], i, at, lanes=lanes)
-                v.store(self.named["y"], row, b, i, at, lanes=lanes)
-
-    def _fill_panel(self, columns: list[Expr]) -> None:
-        lanes = self.tile.lanes
-        with T.serial(self.spec.depth) as k:
-            for i, at in enumerate(columns):
-                weight = v.load(self.named["weight"], k, at, lanes=lanes)
-                if self.spec.lattice:
-                    scale = v.load(self.named["scale"], at, lanes=lanes)
-                    weight = T.cast(weight, f"float32x{lanes}") * scale
-                v.store(self.panel, weight, k, i, 0, lanes=lanes)
+        self.columns.blocks(strips)
 
     def _strip(self, batch: Expr, row: Expr, columns: list[Expr]) -> None:
         """All tiles of one row of patches; the last starts early where they do not fill it."""
@@ -118,25 +85,17 @@ class _Nest:
                 v.store(total[cell], value, 0, lanes=lanes)
         for p, i in cells:
             token = v.bind(row * self.spec.grid[1] + first + p)
-            self._finish(batch, token, columns[i], v.load(total[p, i], 0, lanes=lanes))
+            self.columns.finish(batch, token, columns[i], v.load(total[p, i], 0, lanes=lanes))
 
     def _multiply(
         self, sums: dict[tuple[int, int], Buffer], k: Expr, pixel: tuple[Expr, ...], vectors: int
     ) -> None:
         lanes, width = self.tile.lanes, self.spec.patch[1]
-        weights = [v.bind(v.load(self.panel, k, i, 0, lanes=lanes)) for i in range(vectors)]
+        weights = self.columns.weights(k, vectors)
         for p in range(self.tile.patches):
             at = (*pixel[:-1], pixel[-1] + p * width)
-            value = v.bind(v.splat(self.named["image"][at], lanes))
+            value = v.bind(v.splat(self.image[at], lanes))
             for i, weight in enumerate(weights):
                 # One rounding for both steps, where the machine has it: a sum in any order.
                 term = v.load(sums[p, i], 0, lanes=lanes) + value * weight
                 v.store(sums[p, i], term, 0, lanes=lanes)
-
-    def _finish(self, batch: Expr, token: Expr, column: Expr, value: Expr) -> None:
-        lanes = self.tile.lanes
-        if self.spec.bias:
-            value = value + v.load(self.named["bias"], column, lanes=lanes)
-        if self.spec.position:
-            value = value + v.load(self.named["position"], token, column, lanes=lanes)
-        v.store(self.named["y"], value, batch, self.spec.prefix + token, column, lanes=lanes)
