@@ -34,7 +34,7 @@ from tests.schedules import test_binarize as binarize
 from tests.schedules import test_dense as dense
 from tests.schedules import test_value_planes as value_planes
 from tests.schedules.cuts import PARTS, Cut
-from tests.schedules.levels import AMX, LEVELS, obstacle, profile_of, target_of
+from tests.schedules.levels import AMX, ARM, LEVELS, compiled, obstacle, profile_of, target_of
 
 Array = npt.NDArray[Any]
 Draw = Callable[[Any, np.random.Generator, int], list[Array]]
@@ -202,8 +202,7 @@ def _check(
     """Compile one kernel and compare it on ``DRAWS`` sets of data."""
     spec = family.spec(case)
     cut = Cut(int(rng.choice(PARTS)), backwards=bool(rng.integers(2)))
-    module = tvm.IRModule({"main": cut(family.kernel(spec, profile))})
-    main = tvm.compile(module, target=profile.tvm_target())["main"]
+    main = compiled(cut(family.kernel(spec, profile)), profile)["main"]
     result.kernels += 1
     for n in range(DRAWS):
         inputs = family.data(case, rng, n)
@@ -246,7 +245,7 @@ def run_level(level: str, cases: int, number: int = 0) -> Iterator[tuple[str, Re
 def main() -> int:
     """Print a line for each family and the sum; 1 where there is a mismatch."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    levels = (*LEVELS, AMX)
+    levels = (*LEVELS, AMX, *ARM)
     parser.add_argument("--level", choices=levels, action="append", help="default: all")
     parser.add_argument("--cases", type=int, default=CASES, help="for each level")
     parser.add_argument("--seed", type=int, default=0)

@@ -9,6 +9,7 @@ import tvm
 from tvm import relax
 
 from gsb_tvm.targets.profile import Profile
+from tests.schedules import levels
 from tests.schedules.levels import profile_of
 
 Array = np.ndarray
@@ -47,8 +48,7 @@ def ones(*shape: int) -> Any:
 
 def compiled(func: Any, profile: Profile) -> Any:
     """Library of one function, ``main``."""
-    module = tvm.IRModule({"main": func.with_attr("global_symbol", "main")})
-    return tvm.compile(module, target=profile.tvm_target())
+    return levels.compiled(func, profile)
 
 
 def call(library: Any, func: Any, inputs: Sequence[Array]) -> Array:

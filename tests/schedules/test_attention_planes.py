@@ -15,9 +15,8 @@ from gsb_tvm.dialect.specs import AttentionPlanes, Kind, spread_of
 from gsb_tvm.schedules.attention_planes import kernel
 from gsb_tvm.targets import resolve
 from tests.schedules.cuts import CUTS
-from tests.schedules.levels import runnable
+from tests.schedules.levels import ALL, compiled, profile_of, runnable, target_of
 
-LEVELS = ["znver5", "skylake-avx512", "haswell", "x86-64"]
 SHAPES = [
     Rows(1, 1, 1, 1),
     Rows(2, 2, 1, 24),
@@ -42,9 +41,8 @@ SMOOTH = [(0.125, None), (0.3, 0.37), (-0.05, None), (2.0, None)]
 
 @cache
 def build(spec, level, cut):
-    profile = resolve(f"llvm -mcpu={level}")
-    module = tvm.IRModule({"main": cut(kernel(spec, profile))})
-    return tvm.compile(module, target=profile.tvm_target())
+    profile = profile_of(target_of(level))
+    return compiled(cut(kernel(spec, profile)), profile)
 
 
 def run(spec, level, cut, inputs):
@@ -121,11 +119,11 @@ def specs(draw, scales):
 DRAWS = [("fair", 0.0), ("opposite", 0.25), ("fair", -2.0), ("ones", 0.0), ("none", 1.0)]
 
 
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", ALL)
 @settings(max_examples=20, deadline=None, derandomize=True)
 @given(case=specs(EXACT), cut=CUTS, seed=st.integers(0, 2**31))
 def test_equals_oracle(level, case, cut, seed):
-    runnable(f"llvm -mcpu={level}")
+    runnable(target_of(level))
     check_exact(level, case, cut, seed)
 
 
@@ -179,11 +177,11 @@ def check_smooth(level, case, cut, seed):
             assert not (differ & ~by_token).any()
 
 
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", ALL)
 @settings(max_examples=20, deadline=None, derandomize=True)
 @given(case=specs(SMOOTH), cut=CUTS, seed=st.integers(0, 2**31))
 def test_close_to_oracle(level, case, cut, seed):
-    runnable(f"llvm -mcpu={level}")
+    runnable(target_of(level))
     check_smooth(level, case, cut, seed)
 
 

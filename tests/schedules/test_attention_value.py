@@ -1,4 +1,4 @@
-"""Attention times values against its NumPy meaning, on every x86 level and compiled for Arm."""
+"""Attention times values against its NumPy meaning, on every x86 level and on Arm."""
 
 from functools import cache
 from typing import Any
@@ -15,6 +15,7 @@ from gsb_tvm.dialect.specs import AttentionValue, Compare, Kind
 from gsb_tvm.schedules.attention_value import kernel
 from gsb_tvm.schedules.attention_value.tiles import choose, limits
 from gsb_tvm.targets import resolve
+from tests.schedules import levels
 from tests.schedules.cuts import CUTS, WHOLE, Cut
 from tests.schedules.levels import runnable
 
@@ -23,8 +24,9 @@ LEVELS = {
     "avx512": "llvm -mcpu=skylake-avx512",
     "avx2": "llvm -mcpu=haswell",
     "baseline": "llvm -mtriple=x86_64-linux-gnu",
+    "arm": "llvm -mtriple=aarch64-linux-gnu -mcpu=cortex-a72",
 }
-ARM = "llvm -mtriple=aarch64-linux-gnu -mcpu=cortex-a72"
+ARM = LEVELS["arm"]
 EMPTY, RARE, SOME, HALF, ALL = 0.0, 0.004, 0.05, 0.5, 1.0
 # Density of the base attention, of the other attention masks, of the value masks: lists on both
 # sides, planes on either, planes on both, nothing, everything.
@@ -50,8 +52,7 @@ COMPARES = [
 @cache
 def compiled(spec: AttentionValue, target: str, cut: Cut = WHOLE) -> Any:
     profile = resolve(target)
-    module = tvm.IRModule({"main": cut(kernel(spec, profile))})
-    return tvm.compile(module, target=profile.tvm_target())
+    return levels.compiled(cut(kernel(spec, profile)), profile)
 
 
 def packed(rng: np.random.Generator, rows: Rows, density: float) -> np.ndarray:
@@ -186,7 +187,7 @@ def test_compiles_to_byte_counts_on_arm(compare: Compare | None) -> None:
 
 
 def test_tile_ends_within_the_padded_tokens() -> None:
-    for target in [*LEVELS.values(), ARM]:
+    for target in LEVELS.values():
         for width in (1, 32, 33, 64, 65, 4096):
             assert 16 % choose(resolve(target), width).rows == 0
 
@@ -194,7 +195,7 @@ def test_tile_ends_within_the_padded_tokens() -> None:
 def test_lists_serve_the_densities_of_trained_models() -> None:
     """Value masks up to 1 %, attention masks up to 0.5 %: lists; all masks half full: planes."""
     spec = AttentionValue(Rows(1, 198, 6, 64), Kind.SIGN, 3, 3, True, Compare(Kind.SIGN))
-    for target in [*LEVELS.values(), ARM]:
+    for target in LEVELS.values():
         limit = limits(spec, resolve(target))
         assert 0.01 * 198 * 64 < limit.values < 198 * 64
         assert 0.005 * 198 * 198 < limit.attention < 198 * 198

@@ -1,4 +1,4 @@
-"""The general packed product against its NumPy meaning, on every x86 level and compiled for Arm."""
+"""The general packed product against its NumPy meaning, on every x86 level and on Arm."""
 
 from functools import cache
 from typing import Any
@@ -15,6 +15,7 @@ from gsb_tvm.dialect.specs import BatchMatmul, Kind
 from gsb_tvm.schedules.batch_matmul import kernel
 from gsb_tvm.schedules.batch_matmul.tiles import UNROLLED, choose
 from gsb_tvm.targets import resolve
+from tests.schedules import levels
 from tests.schedules.cuts import CUTS, WHOLE, Cut
 from tests.schedules.levels import runnable
 
@@ -23,8 +24,9 @@ LEVELS = {
     "avx512": "llvm -mcpu=skylake-avx512",
     "avx2": "llvm -mcpu=haswell",
     "baseline": "llvm -mtriple=x86_64-linux-gnu",
+    "arm": "llvm -mtriple=aarch64-linux-gnu -mcpu=cortex-a72",
 }
-ARM = "llvm -mtriple=aarch64-linux-gnu -mcpu=cortex-a72"
+ARM = LEVELS["arm"]
 WIDTHS = [1, 24, 31, 32, 33, 63, 64, 65, 127, 128, 992, 1000, 4096]
 DRAWS = 8
 
@@ -32,8 +34,7 @@ DRAWS = 8
 @cache
 def compiled(spec: BatchMatmul, target: str, cut: Cut = WHOLE) -> Any:
     profile = resolve(target)
-    module = tvm.IRModule({"main": cut(kernel(spec, profile))})
-    return tvm.compile(module, target=profile.tvm_target())
+    return levels.compiled(cut(kernel(spec, profile)), profile)
 
 
 def plane(rng: np.random.Generator, kind: Kind, rows: Rows, zeros: bool) -> list[np.ndarray]:

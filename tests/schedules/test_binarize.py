@@ -17,7 +17,7 @@ from gsb_tvm.schedules.binarize import kernel
 from gsb_tvm.schedules.binarize.tiles import block_rows, sum_words
 from gsb_tvm.targets.profile import Profile
 from tests.schedules.cuts import CUTS, WHOLE, Cut
-from tests.schedules.levels import LEVELS, profile_of, runnable
+from tests.schedules.levels import ALL, compiled, profile_of, runnable, target_of
 
 EPS = 2.0**-20
 WIDTHS = (1, 2, 24, 31, 32, 33, 63, 64, 65, 96, 127, 128, 200, 384, 1000)
@@ -37,15 +37,14 @@ EDGES = [
 Array = np.ndarray
 
 
-@pytest.fixture(scope="module", params=LEVELS)
+@pytest.fixture(scope="module", params=ALL)
 def level(request: pytest.FixtureRequest) -> Profile:
-    return runnable(f"llvm -mcpu={request.param}")
+    return runnable(target_of(request.param))
 
 
 @lru_cache(maxsize=64)
 def _build(spec: Binarize, profile: Profile, cut: Cut = WHOLE) -> Any:
-    module = tvm.IRModule({"main": cut(kernel(spec, profile))})
-    return tvm.compile(module, target=profile.tvm_target())
+    return compiled(cut(kernel(spec, profile)), profile)
 
 
 def _run(
@@ -216,9 +215,11 @@ def test_compiles_for_arm(spec: Binarize) -> None:
 def test_words_are_vector_compares_and_masks(level: Profile) -> None:
     spec = Binarize(Rows(1, 198, 1, 384), Compare(Kind.SIGN), True, True, 1e-12)
     source = _build(spec, level).mod.inspect_source("s")
-    assert "cmpltps" in source or "cmpgtps" in source
+    compares = ("fcmgt\tv", "fcmge\tv") if level.has_neon else ("cmpltps", "cmpgtps")
+    fused = ("fmla\tv", "fmls\tv") if level.has_neon else ("vfnmadd", "vfmadd")
+    assert any(name in source for name in compares)
     assert "mulss" not in source
-    assert ("vfnmadd" in source or "vfmadd" in source) == level.has_fma
+    assert any(name in source for name in fused) == level.has_fma
     assert ("zmm" in source) == level.has_avx512
 
 

@@ -9,7 +9,7 @@ from gsb_tvm.dialect import oracle
 from gsb_tvm.dialect.specs import Kind, encode
 from gsb_tvm.targets import resolve
 from tests.schedules import campaign
-from tests.schedules.levels import AMX, LEVELS, runnable, target_of
+from tests.schedules.levels import AMX, ARM, LEVELS, is_emulated, runnable, target_of
 
 HOST = resolve("native")
 PLAIN = resolve("llvm -mcpu=x86-64")
@@ -55,10 +55,10 @@ def test_a_wrong_output_is_a_mismatch(name: str, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("level", [*LEVELS, AMX])
+@pytest.mark.parametrize("level", [*LEVELS, AMX, *ARM])
 def test_no_mismatch(level: str) -> None:
-    runnable(target_of(level))
-    cases = 600 if level == AMX else 2000  # tiles may be emulated
+    is_slow = level == AMX or is_emulated(runnable(target_of(level)))  # tiles may be emulated
+    cases = 600 if is_slow else 2000
     results = dict(campaign.run_level(level, cases))
     assert {name: result.wrong for name, result in results.items() if result.wrong} == {}
     assert sum(result.cases for result in results.values()) >= cases

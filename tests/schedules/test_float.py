@@ -26,7 +26,7 @@ from tests.schedules.float_functions import (
     ones,
     unscheduled,
 )
-from tests.schedules.levels import LEVELS, profile_of, runnable
+from tests.schedules.levels import ARM, LEVELS, profile_of, runnable, target_of
 
 Array = np.ndarray
 
@@ -163,6 +163,13 @@ def test_close_numbers(level: Profile, name: str) -> None:
         want = unscheduled(CLOSE[name], number, False)
         # 400 terms: 400 * 2**-24 = 2.4e-5 of the largest magnitude at worst.
         np.testing.assert_allclose(got, want, rtol=0, atol=2.4e-5 * np.abs(want).max())
+
+
+@pytest.mark.parametrize("name", ["dense 50x64x192", "int8 patches", "softmax 198", "gelu"])
+def test_numbers_on_arm(name: str) -> None:
+    """One of each rule: the others differ in loops, not in instructions."""
+    level = runnable(target_of(ARM[0]))
+    (test_same_numbers if name in EXACT else test_close_numbers)(level, name)
 
 
 @pytest.mark.parametrize("cut", [Cut(3, backwards=True), Cut(MOST_PARTS)], ids=["3", "most"])

@@ -14,7 +14,7 @@ from gsb_tvm.schedules.patches import kernel
 from gsb_tvm.schedules.patches.tiles import chunk_rows, element_tiles, tiles, tiles_at_once
 from gsb_tvm.targets import resolve
 from tests.schedules.cuts import WHOLE, Cut
-from tests.schedules.levels import LEVELS, runnable
+from tests.schedules.levels import ALL, compiled, profile_of, runnable, target_of
 
 SHAPES = [
     Patches(1, 1, (4, 4), (2, 2), 2, lattice=False, bias=False),
@@ -29,9 +29,8 @@ SHAPES = [
 
 @cache
 def build(spec, level, cut):
-    profile = resolve(f"llvm -mcpu={level}")
-    module = tvm.IRModule({"main": cut(kernel(spec, profile))})
-    return tvm.compile(module, target=profile.tvm_target())
+    profile = profile_of(target_of(level))
+    return compiled(cut(kernel(spec, profile)), profile)
 
 
 def data(spec, rng, *, exact):
@@ -56,20 +55,20 @@ def run(spec, level, cut, inputs):
     return tensors[-1].numpy()
 
 
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", ALL)
 @pytest.mark.parametrize("cut", [WHOLE, Cut(3, backwards=True)], ids=["whole", "parts"])
 @pytest.mark.parametrize("spec", SHAPES, ids=str)
 def test_equals_the_oracle(spec, cut, level):
-    runnable(f"llvm -mcpu={level}")
+    runnable(target_of(level))
     inputs = data(spec, np.random.default_rng(0), exact=True)
     (expected,) = oracle.compute(spec, inputs)
     np.testing.assert_array_equal(run(spec, level, cut, inputs), expected)
 
 
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", ALL)
 def test_rounding_of_a_sum(level):
     """768 products: the error of sums in parts stays far below that of one long sum."""
-    runnable(f"llvm -mcpu={level}")
+    runnable(target_of(level))
     spec = Patches(1, 3, (48, 48), (16, 16), 40, lattice=False, bias=True)
     inputs = data(spec, np.random.default_rng(1), exact=False)
     (expected,) = oracle.compute(spec, inputs)

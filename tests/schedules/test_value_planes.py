@@ -15,9 +15,8 @@ from gsb_tvm.dialect.specs import Kind, ValuePlanes
 from gsb_tvm.schedules.value_planes import kernel
 from gsb_tvm.targets import resolve
 from tests.schedules.cuts import CUTS
-from tests.schedules.levels import runnable
+from tests.schedules.levels import ALL, compiled, profile_of, runnable, target_of
 
-LEVELS = ["znver5", "skylake-avx512", "haswell", "x86-64"]
 SHAPES = [
     Rows(1, 1, 1, 1),
     Rows(2, 3, 1, 7),
@@ -38,9 +37,8 @@ SHAPES = [
 
 @cache
 def build(spec, level, cut):
-    profile = resolve(f"llvm -mcpu={level}")
-    module = tvm.IRModule({"main": cut(kernel(spec, profile))})
-    return tvm.compile(module, target=profile.tvm_target())
+    profile = profile_of(target_of(level))
+    return compiled(cut(kernel(spec, profile)), profile)
 
 
 def run(spec, level, cut, inputs):
@@ -95,13 +93,13 @@ SPECS = st.builds(
 
 
 def check_styles(level, spec, cut, seed):
-    runnable(f"llvm -mcpu={level}")
+    runnable(target_of(level))
     rng = np.random.default_rng(seed)
     for style in STYLES:
         check(spec, level, cut, inputs_of(rng, spec, style))
 
 
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", ALL)
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(spec=SPECS, cut=CUTS, seed=st.integers(0, 2**31))
 def test_equals_oracle(level, spec, cut, seed):
