@@ -1,18 +1,15 @@
 """Sources of a C library: the templates of ``gsb_tvm/cpp/library``, filled in for one model."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from string import Template
 
 from gsb_tvm.dialect.errors import UsageError
 from gsb_tvm.runtime.barrier import SYNC_BYTES
 from gsb_tvm.runtime.c_names import Argument, arguments
+from gsb_tvm.runtime.cpp_folder import CPP
 from gsb_tvm.runtime.metadata import Metadata
 from gsb_tvm.targets.feature_bits import feature_bits
 from gsb_tvm.targets.permission import tile_features
-
-CPP = Path(__file__).parents[1] / "cpp"
-"""Headers, templates and CMake files of the package."""
 
 _MOST_BYTES = 2**31 - 1  # of an arena: an int in the sources
 _PROCESSORS = {"x86_64": "x86_64|AMD64|amd64", "aarch64": "aarch64|arm64|ARM64"}

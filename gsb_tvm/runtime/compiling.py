@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gsb_tvm.dialect.errors import ToolchainError
-from gsb_tvm.runtime.c_sources import CPP
+from gsb_tvm.runtime.cpp_folder import CPP
 from gsb_tvm.runtime.outfile import write_scratch
 from gsb_tvm.runtime.toolchains import Toolchain, c_library, find, no_compiler, run_tool
 from gsb_tvm.targets.profile import Profile

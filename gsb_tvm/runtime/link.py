@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gsb_tvm.dialect.errors import ToolchainError
-from gsb_tvm.runtime.c_sources import CPP
+from gsb_tvm.runtime.cpp_folder import CPP
 from gsb_tvm.runtime.elf import data_object
 from gsb_tvm.runtime.outfile import write_scratch
 from gsb_tvm.runtime.toolchains import Toolchain, find, missing, no_compiler, run_tool

@@ -14,7 +14,7 @@ import gsb_tvm
 from gsb_tvm.models.demo import model_path
 from gsb_tvm.runtime import emulate
 from gsb_tvm.runtime.c_library import sources
-from gsb_tvm.runtime.c_sources import CPP
+from gsb_tvm.runtime.cpp_folder import CPP
 from gsb_tvm.runtime.metadata import Metadata
 from gsb_tvm.targets import resolve
 from tests.cpp.library.conftest import HERE, STRICT, Files, built, compiler, emitted

@@ -1,0 +1,147 @@
+// What an artefact says of itself, as a program needs it.
+#ifndef GSB_TVM_DETAIL_DESCRIPTOR_HPP_
+#define GSB_TVM_DETAIL_DESCRIPTOR_HPP_
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "../parts.h"
+#include "../tensor.hpp"
+#include "lines.hpp"
+
+namespace gsb_tvm::detail {
+
+struct Feature {
+  std::string name;
+  std::uint16_t word;
+  std::uint8_t bit;
+  std::uint32_t xcr0;
+};
+
+// One function of the artefact, and what a call of it needs.
+struct Program {
+  std::string symbol;
+  std::int64_t batch;        // 0 for shapes as they stand
+  std::size_t fixed_bytes;   // memory of all parts, the epochs at its end
+  std::size_t part_bytes;    // memory of each part beyond
+  std::size_t epochs_bytes;  // zero when a call begins
+  std::vector<TensorInfo> inputs, outputs;
+
+  std::size_t memory_bytes(int parts) const noexcept {
+    return fixed_bytes + static_cast<std::size_t>(parts) * part_bytes;
+  }
+};
+
+struct Descriptor {
+  std::string compiler, target, cpu, arch, model, weights;
+  std::size_t alignment;
+  std::vector<Feature> features;
+  std::vector<Program> programs;
+};
+
+inline std::size_t product(Lines& lines, const std::vector<std::int64_t>& shape, std::size_t size) {
+  std::uint64_t bytes = size;
+  for (const std::int64_t extent : shape)
+    if (__builtin_mul_overflow(bytes, static_cast<std::uint64_t>(extent), &bytes))
+      lines.fail("a tensor is too large");
+  if (bytes > most_bytes) lines.fail("a tensor is too large");
+  return static_cast<std::size_t>(bytes / size);
+}
+
+inline TensorInfo read_tensor(Lines& lines) {
+  const std::string word(lines.word());
+  const std::optional<Dtype> dtype = dtype_named(word);
+  if (!dtype) lines.fail("dtype \"" + word + "\" is not known");
+  TensorInfo tensor{"", *dtype, {}, 0};
+  for (std::uint64_t rank = lines.number(64); rank > 0; --rank)
+    tensor.shape.push_back(static_cast<std::int64_t>(lines.number()));
+  tensor.count = product(lines, tensor.shape, size_of(*dtype));
+  tensor.name = lines.rest();
+  return tensor;
+}
+
+inline void check_batch(Lines& lines, const Program& program,
+                        const std::vector<TensorInfo>& tensors) {
+  for (const TensorInfo& tensor : tensors)
+    if (program.batch && (tensor.shape.empty() || tensor.shape[0] != program.batch))
+      lines.fail("\"" + tensor.name + "\" is not of the program's batch");
+}
+
+inline Program read_program(Lines& lines) {
+  Program program;
+  program.symbol = lines.word();
+  program.batch = static_cast<std::int64_t>(lines.number());
+  lines.end_line();
+  lines.expect("memory");
+  program.fixed_bytes = lines.number();
+  program.part_bytes = lines.number(most_bytes / GSB_MOST_PARTS);
+  program.epochs_bytes = lines.number(program.fixed_bytes);
+  lines.end_line();
+  while (lines.take("input")) program.inputs.push_back(read_tensor(lines));
+  while (lines.take("output")) program.outputs.push_back(read_tensor(lines));
+  check_batch(lines, program, program.inputs);
+  check_batch(lines, program, program.outputs);
+  return program;
+}
+
+// Tensors without their first extents are the same in all programs of an artefact.
+inline bool is_same_image(const TensorInfo& one, const TensorInfo& other) {
+  return one.name == other.name && one.dtype == other.dtype &&
+         one.shape.size() == other.shape.size() &&
+         std::equal(one.shape.begin() + 1, one.shape.end(), other.shape.begin() + 1);
+}
+
+inline void check_programs(Lines& lines, const std::vector<Program>& programs) {
+  if (programs.empty()) lines.fail("no program");
+  if (programs.size() == 1) return;
+  for (const Program& program : programs) {
+    const auto same = [](const std::vector<TensorInfo>& one, const std::vector<TensorInfo>& other) {
+      return std::equal(one.begin(), one.end(), other.begin(), other.end(), is_same_image);
+    };
+    if (program.batch == 0 || !same(program.inputs, programs[0].inputs) ||
+        !same(program.outputs, programs[0].outputs))
+      lines.fail("its programs are of different models");
+  }
+}
+
+inline Descriptor read_descriptor(std::string_view text, const std::string& path) {
+  Lines lines(text, path);
+  Descriptor made;
+  const auto field = [&](std::string_view key) {
+    lines.expect(key);
+    return lines.rest();
+  };
+  made.compiler = field("compiler");
+  made.target = field("target");
+  made.cpu = field("cpu");
+  made.arch = field("arch");
+  while (lines.take("feature")) {
+    Feature feature;
+    feature.name = lines.word();
+    feature.word = static_cast<std::uint16_t>(lines.number(UINT16_MAX));
+    feature.bit = static_cast<std::uint8_t>(lines.number(UINT8_MAX));
+    feature.xcr0 = static_cast<std::uint32_t>(lines.number(UINT32_MAX));
+    lines.end_line();
+    made.features.push_back(feature);
+  }
+  made.model = field("model");
+  lines.expect("alignment");
+  made.alignment = lines.number(4096);
+  lines.end_line();
+  if (made.alignment == 0 || made.alignment & (made.alignment - 1))
+    lines.fail("an alignment that is no power of two");
+  made.weights = field("weights");
+  while (lines.take("program")) made.programs.push_back(read_program(lines));
+  if (!lines.is_empty()) lines.fail("a line that is not known");
+  check_programs(lines, made.programs);
+  return made;
+}
+
+}  // namespace gsb_tvm::detail
+
+#endif  // GSB_TVM_DETAIL_DESCRIPTOR_HPP_
