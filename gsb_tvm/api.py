@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gsb_tvm.dialect.errors import UsageError
-from gsb_tvm.driver import Options, compile_model
+from gsb_tvm.driver import compile_model
+from gsb_tvm.options import Options
 from gsb_tvm.runtime import session
 from gsb_tvm.runtime.outfile import scratch_folder
 from gsb_tvm.runtime.session import Module
@@ -17,7 +18,7 @@ def build(
     model: str | os.PathLike[str] | Any,
     target: str | Mapping[str, object] | Sequence[str] = "native",
     *,
-    batch: int | None = None,
+    batch: int | Sequence[int] | None = None,
     verify: bool = False,
     strict: bool = False,
     threads: int = 1,
@@ -32,7 +33,8 @@ def build(
         As on the command line: "native", "llvm -mcpu=haswell", a tag, JSON or a mapping. It must be
         one that this machine executes.
     batch
-        Size of an open batch axis; None means 1.
+        Size of an open batch axis; None means 1. With several, such as ``(1, 2, 4)``, a call of 5
+        is one of 4 and one of 1.
     verify
         Compare with ONNX Runtime before returning.
     strict

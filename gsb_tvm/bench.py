@@ -21,13 +21,13 @@ def parser(prog: str) -> command.Parser:
     command.add_threads(made)
     add("--seconds", type=float, default=3.0, metavar="S", help="time to run for (default 3)")
     add("--runs", type=int, metavar="N", help="number of runs, instead of --seconds")
+    add("--batch", type=int, metavar="N", help="images of a run, where the batch is open")
     add("--warmup", type=int, default=10, metavar="N", help="runs before them (default 10)")
     add("--profile", action="store_true", help="also the time of each step, layer and operator")
     add("--no-limit", action="store_true", help="do not time what the machine can do at best")
     add("--json", action="store_true", help="print one JSON object on standard output")
     compiling = made.add_argument_group("for an ONNX file, as for compile")
     compiling.add_argument("--target", metavar="TARGET ...", help="must be one that runs here")
-    compiling.add_argument("--batch", type=int, metavar="N", help="size of an open batch axis")
     return made
 
 
@@ -48,8 +48,10 @@ def _execute(args: argparse.Namespace, target: Sequence[str] | None) -> int:
     check_threads(args.threads)
     plan = Plan(args.threads, args.seconds, args.runs, args.warmup)
     with _compiled(args, target) as path:
-        model = loaded(path, plan.threads, args.input)
-        works = work_of(model.module.metadata, str(args.model)) if args.profile else []
+        batch = None if _is_onnx(args) else args.batch
+        model = loaded(path, plan.threads, args.input, batch)
+        whole = model.module.whole(model.arrays) if args.profile else None
+        works = [] if whole is None else work_of(whole, str(args.model))
         figures = measure(model, plan, path.stat().st_size)
         if args.profile:
             profile = profiled(model, plan, works, has_limit=not args.no_limit)
@@ -67,21 +69,28 @@ def _execute(args: argparse.Namespace, target: Sequence[str] | None) -> int:
 def _check(args: argparse.Namespace, target: Sequence[str] | None) -> None:
     if args.seconds <= 0 or args.warmup < 0 or (args.runs is not None and args.runs < 1):
         raise UsageError("--seconds must be above 0, --runs at least 1, --warmup at least 0.")
-    if args.model.suffix != ".onnx" and (target is not None or args.batch is not None):
+    if not _is_onnx(args) and target is not None:
         raise UsageError(
-            f"{args.model}: --target and --batch are for an ONNX file (.onnx), which is compiled "
-            "first. Leave them out, or name the ONNX file."
+            f"{args.model}: --target is for an ONNX file (.onnx), which is compiled first. "
+            "Leave it out, or name the ONNX file."
         )
+    if args.batch is not None and (args.batch < 1 or (args.input and not _is_onnx(args))):
+        raise UsageError("--batch must be at least 1, and does not go with --input.")
+
+
+def _is_onnx(args: argparse.Namespace) -> bool:
+    return bool(args.model.suffix == ".onnx")
 
 
 @contextmanager
 def _compiled(args: argparse.Namespace, target: Sequence[str] | None) -> Iterator[Path]:
     """The artefact to time; that of an ONNX model is gone afterwards."""
-    if args.model.suffix != ".onnx":
+    if not _is_onnx(args):
         yield args.model
         return
     from gsb_tvm import console
-    from gsb_tvm.driver import Options, compile_model
+    from gsb_tvm.driver import compile_model
+    from gsb_tvm.options import Options
     from gsb_tvm.runtime.outfile import scratch_folder
     from gsb_tvm.targets import missing_here
 

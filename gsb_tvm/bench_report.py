@@ -33,6 +33,7 @@ def _pairs(figures: Figures) -> list[tuple[str, str]]:
     if figures.preempted and figures.quiet_ms is not None:
         preempted += f", median of the others {_time(figures.quiet_ms)}"
     threads = f"{figures.threads} thread{'' if figures.threads == 1 else 's'}"
+    parts = f" ({' + '.join(map(str, figures.batches))})" if len(figures.batches) > 1 else ""
     found = [
         ("model", f"{figures.model}, for {figures.target.cpu}, {count(memory.file)}B"),
         ("load", f"{_time(figures.load_ms)}, then the first run {_time(figures.first_ms)}"),
@@ -42,7 +43,7 @@ def _pairs(figures: Figures) -> list[tuple[str, str]]:
             f"{count(memory.resident)}B in all",
         ),
         ("runs", f"{figures.runs} after {figures.warmup} to warm up, {threads}; {preempted}"),
-        ("rate", f"{figures.images_per_s:,.1f} images/s, {figures.images} a run"),
+        ("rate", f"{figures.images_per_s:,.1f} images/s, {figures.images} a run{parts}"),
         ("spread", f"{figures.latency_ms.spread:.1%} of the median between the quartiles"),
     ]
     if figures.profile is not None:

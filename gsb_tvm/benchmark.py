@@ -8,10 +8,12 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from gsb_tvm.dialect.errors import UsageError
 from gsb_tvm.inputs import read_inputs
 from gsb_tvm.profiling import Breakdown, breakdown, sample
 from gsb_tvm.runtime.arrays import Array
-from gsb_tvm.runtime.metadata import Target
+from gsb_tvm.runtime.batches import sized
+from gsb_tvm.runtime.metadata import Metadata, Target, Tensor
 from gsb_tvm.runtime.session import Module, load
 from gsb_tvm.runtime.timing import Latency, latency, resident_bytes, timed
 from gsb_tvm.step_work import Work
@@ -45,8 +47,9 @@ class Figures(msgspec.Struct, frozen=True):
 
     Attributes
     ----------
-    images
-        Extent of the first input's leading axis.
+    images, batches
+        Extent of the first input's leading axis, and the programs that share it; (0,) for one that
+        takes the shapes as they stand.
     preempted, quiet_ms
         Runs during which somebody else was given a core of this process, and the median of the
         other runs; None where there are none.
@@ -58,6 +61,7 @@ class Figures(msgspec.Struct, frozen=True):
     target: Target
     threads: int
     images: int
+    batches: tuple[int, ...]
     warmup: int
     runs: int
     preempted: int
@@ -81,8 +85,16 @@ class Loaded:
     added_bytes: int
 
 
-def loaded(path: Path, threads: int, inputs: Sequence[str]) -> Loaded:
-    """Load an artefact and run it once on ``inputs``, words as for :func:`read_inputs`.
+def loaded(path: Path, threads: int, inputs: Sequence[str], batch: int | None = None) -> Loaded:
+    """Load an artefact and run it once.
+
+    Parameters
+    ----------
+    inputs
+        Words as for :func:`read_inputs`.
+    batch
+        How many images to draw where there are none; None for as many as the smallest program
+        takes.
 
     Raises
     ------
@@ -93,11 +105,24 @@ def loaded(path: Path, threads: int, inputs: Sequence[str]) -> Loaded:
     start = time.perf_counter()
     module = load(path, threads)
     load_s = time.perf_counter() - start
-    arrays = module.inputs(read_inputs(inputs, module.metadata.inputs))
+    arrays = module.inputs(read_inputs(inputs, _specs(module.metadata, batch)))
     start = time.perf_counter()
     module.run(arrays)
     first_s = time.perf_counter() - start
     return Loaded(module, arrays, load_s, first_s, max(0, resident_bytes() - before))
+
+
+def _specs(metadata: Metadata, batch: int | None) -> tuple[Tensor, ...]:
+    """Inputs of a call of ``batch``."""
+    program = metadata.program
+    if batch is None:
+        return program.inputs
+    if not program.batch:
+        raise UsageError(
+            f"{metadata.model.name}: the batch of this artefact is fixed: --batch does not go with "
+            "it. Compile the model for that batch."
+        )
+    return tuple(sized(spec, batch) for spec in program.inputs)
 
 
 def measure(model: Loaded, plan: Plan, file_bytes: int) -> Figures:
@@ -114,6 +139,7 @@ def measure(model: Loaded, plan: Plan, file_bytes: int) -> Figures:
         target=metadata.target,
         threads=plan.threads,
         images=images,
+        batches=tuple(program.batch for program in module.programs(arrays)),
         warmup=plan.warmup,
         runs=len(found.seconds),
         preempted=int(found.preempted.sum()),
@@ -124,7 +150,7 @@ def measure(model: Loaded, plan: Plan, file_bytes: int) -> Figures:
         images_per_s=images * len(found.seconds) / float(found.seconds.sum()),
         memory=MemoryUse(
             file=file_bytes,
-            call=metadata.memory.total(plan.threads),
+            call=metadata.call_bytes(plan.threads),
             added=model.added_bytes,
             resident=resident_bytes(),
         ),
@@ -146,4 +172,4 @@ def profiled(model: Loaded, plan: Plan, works: Sequence[Work], *, has_limit: boo
     if has_limit:
         limits.measure()
         ideal = limits.ideal_seconds(works)
-    return breakdown(metadata, works, samples, ideal)
+    return breakdown(model.module.whole(model.arrays), works, samples, ideal)

@@ -53,6 +53,14 @@ def add_threads(parser: Parser) -> None:
     )
 
 
+def batches(text: str) -> tuple[int, ...]:
+    """Read the value of ``--batch``: one number, or several between commas."""
+    words = text.split(",")
+    if not all(word.strip().isdecimal() and int(word) for word in words):
+        raise argparse.ArgumentTypeError(f'"{text}" is no number above 0, nor several as in 1,2,4')
+    return tuple(map(int, words))
+
+
 def _nearest_option(message: str, known: Sequence[str]) -> str:
     """Name the options nearest to the first one that is not known."""
     _, found, words = message.partition("unrecognized arguments: ")

@@ -47,7 +47,12 @@ def parser(prog: str) -> command.Parser:
         help="a shared library for Python and C++, or a folder with a static one for C and C++",
     )
     add("--name", metavar="NAME", help="of the C library (default: the model's)")
-    add("--batch", type=int, metavar="N", help="size of an open batch axis (default 1)")
+    add(
+        "--batch",
+        type=command.batches,
+        metavar="N[,N...]",
+        help="size of an open batch axis (default 1), or several in one artefact, as in 1,2,4",
+    )
     add("--strict", action="store_true", help="fail if a binary operator is left in float")
     add("--no-verify", action="store_true", help="do not compare with ONNX Runtime")
     add("--json", action="store_true", help="print one JSON object on standard output")
@@ -68,7 +73,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m gsb_tvm.compi
 def _execute(args: argparse.Namespace, target: Sequence[str]) -> int:
     start = time.perf_counter()
     from gsb_tvm import console
-    from gsb_tvm.driver import Options, compile_model
+    from gsb_tvm.driver import compile_model
+    from gsb_tvm.options import Options
 
     profile = resolve(target)
     model = args.model
@@ -115,12 +121,14 @@ def as_dict(result: "Result", seconds: float) -> dict[str, Any]:
     """The result as one JSON object; ``seconds`` of the whole command."""
     import msgspec
 
+    from gsb_tvm.verification import verdict
+
     rows = result.layers
     packed = sum(row.form == "packed" for row in rows)
-    verdicts = {check.result.verdict for check in result.checks}
     return {
         "artefact": str(result.artefact) if result.artefact else None,
         "target": result.profile.target_string,
+        "batches": list(result.batches),
         "layers": {
             "total": len(rows),
             "packed": packed,
@@ -128,7 +136,7 @@ def as_dict(result: "Result", seconds: float) -> dict[str, Any]:
             "rows": msgspec.to_builtins(rows),
         },
         "verify": {
-            "verdict": "ok" if "ok" in verdicts else "skipped",
+            "verdict": verdict(result.checks),
             "checks": [check.as_dict() for check in result.checks],
         },
         "seconds": round(seconds, 3),
@@ -144,11 +152,13 @@ def _show(model: Path, result: "Result", seconds: float) -> None:
     rest = seconds - sum(result.seconds.values())
     phases = {"start-up": rest, **result.seconds}
     times = ", ".join(f"{name} {time_s:.1f}" for name, time_s in phases.items())
-    checks = [(check.where, check.result) for check in result.checks]
+    checks = [(check.place, check.result) for check in result.checks]
+    batches = ", ".join(map(str, result.batches)) if len(result.batches) > 1 else ""
     pairs = [
         ("layers", console.layer_summary(result.layers)),
         ("model", str(model)),
         ("target", f"{result.profile.name}, {result.profile.mtriple}"),
+        *([("batches", f"{batches}; the layers are those of the first")] if batches else []),
         ("artefact", f"{result.artefact}, {console.count(result.size_bytes)}B"),
         ("time", f"{seconds:.1f} s ({times})"),
         *((f"verify ({where})", f"{found.verdict}: {found.reason}") for where, found in checks),

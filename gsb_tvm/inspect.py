@@ -23,27 +23,34 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m gsb_tvm.inspe
 
 
 def _execute(args: argparse.Namespace) -> int:
-    from gsb_tvm.runtime.metadata import Metadata, Tensor, read
+    from gsb_tvm import console
+    from gsb_tvm.runtime.metadata import Metadata, Program, Tensor, read
 
     metadata = read(args.artefact)
 
     def tensor(spec: Tensor) -> str:
         return f"{spec.name} {spec.dtype} {' x '.join(map(str, spec.shape))}"
 
-    def show(found: Metadata) -> None:
-        from gsb_tvm import console
+    def program(found: Program) -> str:
+        memory = found.memory
+        return (
+            f"batch {found.batch}, {console.count(memory.total(1))}B of memory for a call, "
+            f"{console.count(memory.part_bytes)}B more for each further thread"
+        )
 
-        made = found.versions
+    def show(found: Metadata) -> None:
+        made, first = found.versions, found.program
         pairs = [
-            ("layers", console.layer_summary(found.layers)),
+            ("layers", console.layer_summary(first.layers)),
             ("model", f"{found.model.name}, sha256 {found.model.sha256}"),
             ("target", found.target.text),
             ("needs", " ".join(found.target.required_features) or "nothing beyond the baseline"),
-            *(("input", tensor(spec)) for spec in found.inputs),
-            *(("output", tensor(spec)) for spec in found.outputs),
+            *(("input", tensor(spec)) for spec in first.inputs),
+            *(("output", tensor(spec)) for spec in first.outputs),
+            *(("program", program(each)) for each in found.programs if each.batch),
             ("made with", f"gsb-tvm {made.gsb_tvm}, TVM {made.tvm}, tvm-ffi {made.tvm_ffi}"),
         ]
-        console.show(console.layer_table(found.layers), "", console.fields(pairs))
+        console.show(console.layer_table(first.layers), "", console.fields(pairs))
 
     if args.json:
         command.require_stdout(lambda: print(metadata.json().decode(), end=""))

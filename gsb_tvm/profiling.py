@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from gsb_tvm.runtime.arrays import Array
-from gsb_tvm.runtime.metadata import Metadata
+from gsb_tvm.runtime.metadata import Program
 from gsb_tvm.runtime.session import Module
 from gsb_tvm.runtime.timing import Seconds
 from gsb_tvm.step_work import Work
@@ -99,14 +99,14 @@ class Breakdown(msgspec.Struct, frozen=True):
 
 
 def breakdown(
-    metadata: Metadata, works: Sequence[Work], samples: Samples, ideal: Sequence[float | None]
+    program: Program, works: Sequence[Work], samples: Samples, ideal: Sequence[float | None]
 ) -> Breakdown:
     """Sum up; ``ideal`` holds the seconds each step would take at its limit, None without one."""
     seconds = np.median(samples.steps, axis=0)
     whole = float(np.median(samples.whole))
     parts = [
         _Part(step.layer, work, step.kernel, float(time_s), best)
-        for step, work, time_s, best in zip(metadata.steps, works, seconds, ideal, strict=True)
+        for step, work, time_s, best in zip(program.steps, works, seconds, ideal, strict=True)
     ]
     total = float(seconds.sum())
 

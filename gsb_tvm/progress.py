@@ -38,11 +38,21 @@ class Clock:
     def __init__(self, observer: Observer) -> None:
         self.seconds: dict[str, float] = {}
         self._observer = observer
+        self._part = ""
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Name the part of the work that the phases inside belong to; "" for all of it."""
+        self._part = f" ({name})" if name else ""
+        try:
+            yield
+        finally:
+            self._part = ""
 
     @contextmanager
     def phase(self, name: str, steps: int = 1) -> Iterator[Observer]:
         """Time what is done inside; yields the observer, to be told of steps."""
-        self._observer.phase(name, steps)
+        self._observer.phase(f"{name}{self._part}", steps)
         start = time.perf_counter()
         try:
             yield self._observer

@@ -33,8 +33,8 @@ def _execute(args: argparse.Namespace) -> int:
     from gsb_tvm.runtime.session import load
 
     module = load(args.artefact, args.threads)
-    result = module(read_inputs(args.input, module.metadata.inputs))
-    names = [spec.name for spec in module.metadata.outputs]
+    result = module(read_inputs(args.input, module.metadata.program.inputs))
+    names = [spec.name for spec in module.metadata.program.outputs]
     outputs = result if isinstance(result, dict) else {names[0]: result}
     if args.output is not None:
         _save(args.output, outputs)

@@ -9,7 +9,7 @@ from gsb_tvm.dialect import work as spec_work
 from gsb_tvm.dialect.errors import ArtefactError
 from gsb_tvm.dialect.specs import decode
 from gsb_tvm.dialect.work import Bound
-from gsb_tvm.runtime.metadata import Layer, Metadata, Step
+from gsb_tvm.runtime.metadata import Layer, Program, Step
 
 _BY_TILES = "dense_tiles"  # how a kernel multiplies stands in its name and nowhere else
 
@@ -53,21 +53,21 @@ class Work:
         return 4.0 * self.floats if self.macs is None else float(self.macs)
 
 
-def work_of(metadata: Metadata, name: str) -> list[Work]:
-    """Work of each step of the artefact called ``name``.
+def work_of(program: Program, name: str) -> list[Work]:
+    """Work of each step of a program of the artefact called ``name``.
 
     Raises
     ------
     ArtefactError
         It does not list its steps, or has a kernel of a kind not known here.
     """
-    if not metadata.steps:
+    if not program.steps:
         raise ArtefactError(f"{name}: does not say what its steps are. Compile the model again.")
-    products = {row.name: row for row in metadata.layers if row.form == "float"}
-    last = {step.layer: i for i, step in enumerate(metadata.steps)}
+    products = {row.name: row for row in program.layers if row.form == "float"}
+    last = {step.layer: i for i, step in enumerate(program.steps)}
     found = []
-    for i, step in enumerate(metadata.steps):
-        text = metadata.kernels.get(step.kernel, "")
+    for i, step in enumerate(program.steps):
+        text = program.kernels.get(step.kernel, "")
         # Of several steps of a float layer the last one multiplies: before it, weights unfold.
         row = products.get(step.layer) if last[step.layer] == i else None
         found.append(_packed(text, step, name) if text else _float(row, step.kernel))

@@ -1,6 +1,6 @@
 """Comparing what was compiled with ONNX Runtime: here, on a build for this machine, or emulated."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,11 @@ import msgspec
 from gsb_tvm.dialect.errors import ToolchainError
 from gsb_tvm.frontend.reference import folded_model
 from gsb_tvm.runtime import emulate, session
-from gsb_tvm.runtime.build import Code, SharedLibrary, build
-from gsb_tvm.runtime.c_library import CLibrary
-from gsb_tvm.runtime.metadata import Metadata, target_of
+from gsb_tvm.runtime.build import Code, build
+from gsb_tvm.runtime.metadata import Metadata, Tensor, target_of
 from gsb_tvm.runtime.outfile import scratch_folder, write_file
 from gsb_tvm.runtime.reference import Run
-from gsb_tvm.runtime.verify import Verification, skipped, verify
+from gsb_tvm.runtime.verify import Verdict, Verification, skipped, verify
 from gsb_tvm.targets import Profile, missing_here
 
 # An emulated network takes seconds for an image.
@@ -33,16 +32,26 @@ class Reference:
 
 @dataclass(frozen=True)
 class Check:
-    """One comparison, and where the compiled code ran: "here", "host build" or "emulated"."""
+    """One comparison, and where the compiled code ran: "here", "host build" or "emulated".
+
+    ``batch`` is the program's, 0 where calls take the shapes as they stand.
+    """
 
     where: str
     result: Verification
+    batch: int = 0
+
+    @property
+    def place(self) -> str:
+        """For people."""
+        return f"{self.where}, batch {self.batch}" if self.batch > 1 else self.where
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         result = self.result
         return {
             "where": self.where,
+            "batch": self.batch,
             "verdict": result.verdict,
             "reason": result.reason,
             "reference": result.reference,
@@ -51,30 +60,43 @@ class Check:
         }
 
 
+def verdict(checks: Sequence[Check]) -> Verdict:
+    """The verdict of several comparisons: one that failed counts most, then one that went well."""
+    found = {check.result.verdict for check in checks}
+    ranked: tuple[Verdict, ...] = ("failed", "ok")
+    return next((each for each in ranked if each in found), "skipped")
+
+
 def check(
     reference: Reference,
-    library: SharedLibrary | CLibrary,
+    code: Code,
+    metadata: Metadata,
     profile: Profile,
+    library: bytes | None,
     build_for_host: Callable[[], tuple[Any, Profile]],
 ) -> list[Check]:
-    """Compare with ONNX Runtime wherever the code, or the same module, can run.
+    """Compare a program with ONNX Runtime wherever it, or the same module, can run.
 
     Parameters
     ----------
-    library, profile
-        What was compiled, and for what.
+    code, metadata, profile
+        What was compiled, what it is in an artefact that holds nothing else, and its target.
+    library
+        The shared library that holds it; None where it goes into another kind.
     build_for_host
         Returns the module lowered for this machine, and this machine; called only where the code
         is for another one.
     """
-    code, metadata = library.code, library.metadata
+    batch = metadata.program.batch
     if not missing_here(profile):
-        if isinstance(library, SharedLibrary):
-            return [Check("here", _native(reference, library.data, metadata))]
-        return [Check("here", _program(reference, code, profile, metadata, samples=8))]
+        if library is not None:
+            found = _native(reference, library, metadata)
+        else:
+            found = _program(reference, code, profile, metadata, samples=8)
+        return [Check("here", found, batch)]
     return [
-        Check("host build", _host_build(reference, build_for_host, metadata)),
-        Check("emulated", _emulated(reference, code, profile, metadata)),
+        Check("host build", _host_build(reference, build_for_host, metadata), batch),
+        Check("emulated", _emulated(reference, code, profile, metadata), batch),
     ]
 
 
@@ -82,7 +104,7 @@ def _native(reference: Reference, library: bytes, metadata: Metadata) -> Verific
     with scratch_folder(len(library)) as folder:
         path = folder / "model.so"
         write_file(path, library)
-        return compare(session.load(path).run, reference, metadata)
+        return compare(session.load(path).run, reference, metadata.program.inputs)
 
 
 def _host_build(
@@ -95,7 +117,7 @@ def _host_build(
             build(module, host, path, msgspec.structs.replace(metadata, target=target_of(host)))
         except ToolchainError as err:
             return skipped(str(err))
-        return compare(session.load(path).run, reference, metadata)
+        return compare(session.load(path).run, reference, metadata.program.inputs)
 
 
 def _emulated(
@@ -112,20 +134,20 @@ def _program(
     """Compare a program around the code, which this machine or an emulator executes."""
     try:
         with emulate.Emulator(code, profile, metadata) as emulator:
-            return compare(emulator.run, reference, metadata, samples)
+            return compare(emulator.run, reference, metadata.program.inputs, samples)
     except ToolchainError as err:
         return skipped(str(err))
 
 
 def compare(
-    run: Run, reference: Reference, metadata: Metadata, samples: int = 8, seed: int = 0
+    run: Run, reference: Reference, inputs: Sequence[Tensor], samples: int = 8, seed: int = 0
 ) -> Verification:
     """Compare ``run`` with ONNX Runtime; "skipped" where it cannot run or decide the model."""
     try:
         found = verify(
             run,
             reference.model,
-            metadata.inputs,
+            inputs,
             folded=reference.folded,
             samples=samples,
             seed=seed,

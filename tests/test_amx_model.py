@@ -33,6 +33,6 @@ def test_the_demo_gives_onnx_runtimes_logits(is_emulated: bool) -> None:
     before = amx.counts() if is_emulated else {}
     module = gsb_tvm.build(demo.model_path(), target, verify=True)
     on_two = gsb_tvm.build(demo.model_path(), target, threads=2)
-    image = np.random.default_rng(0).random(module.metadata.inputs[0].shape, np.float32)
+    image = np.random.default_rng(0).random(module.metadata.program.inputs[0].shape, np.float32)
     np.testing.assert_array_equal(module(image), on_two(image))
     assert all(amx.counts()[kind] > count for kind, count in before.items())

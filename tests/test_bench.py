@@ -94,9 +94,9 @@ def profiled(gsb, folder):
 
 
 def test_a_profile_is_of_every_step(profiled, folder):
-    metadata = json.loads((folder / "demo.json").read_text())
+    (program,) = json.loads((folder / "demo.json").read_text())["programs"]
     steps = profiled["profile"]["steps"]
-    assert [[line["kernel"], line["layer"]] for line in steps] == metadata["steps"]
+    assert [[line["kernel"], line["layer"]] for line in steps] == program["steps"]
     assert profiled["profile"]["runs"] == 200
     for lines in ("layers", "shapes", "kinds"):
         for total in ("us", "steps", "share"):
@@ -115,7 +115,8 @@ def test_the_steps_take_no_longer_than_the_run(profiled):
 
 
 def test_every_layer_of_the_report_is_in_the_profile(profiled, folder):
-    rows = json.loads((folder / "demo.json").read_text())["layers"]
+    (program,) = json.loads((folder / "demo.json").read_text())["programs"]
+    rows = program["layers"]
     layers = {line["layer"]: line for line in profiled["profile"]["layers"]}
     assert {row["name"] for row in rows} <= set(layers)
     for row in rows:
@@ -164,8 +165,11 @@ def test_an_artefact_of_another_compiler_is_refused(gsb, folder, profiled, chang
     patch = (
         "import msgspec\n"
         "from gsb_tvm.runtime import metadata\n"
-        "parse = metadata.parse\n"
-        f"metadata.parse = lambda *args: msgspec.structs.replace(parse(*args), {change})\n"
+        "parse, replace = metadata.parse, msgspec.structs.replace\n"
+        "def changed(*args):\n"
+        "    found = parse(*args)\n"
+        f"    return found.only(replace(found.program, {change}))\n"
+        "metadata.parse = changed\n"
     )
     done = gsb(folder, "bench", "demo.so", "--profile", patch=patch)
     refused(done, 2, "demo.so", hint, "Compile the model again")

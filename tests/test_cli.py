@@ -60,7 +60,7 @@ def test_compiles_verifies_runs_inspects(gsb, tmp_path):
     expected = np.sign(x) @ tiny.binary_weight() + bias
     np.testing.assert_allclose(np.load(tmp_path / "y.npz")["y"], expected, rtol=1e-6, atol=1e-6)
     done = gsb(tmp_path, "inspect", "out.so", "--json")
-    assert json.loads(done.out)["layers"][0]["form"] == "packed"
+    assert json.loads(done.out)["programs"][0]["layers"][0]["form"] == "packed"
     assert gsb(tmp_path, "inspect", "out.so").out.startswith("operator")
     done = gsb(tmp_path, "verify", "out.so", model, "--json")
     assert (done.code, json.loads(done.out)["verdict"]) == (0, "ok")

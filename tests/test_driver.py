@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from gsb_tvm import driver, verification
+from gsb_tvm import one_program, verification
 from gsb_tvm.dialect.errors import OutputError, StrictError, UsageError, VerifyError
 from gsb_tvm.driver import Options, compile_model
 from gsb_tvm.runtime.metadata import read
@@ -41,7 +41,7 @@ def test_phases_come_in_order_and_are_timed(tmp_path):
     assert recorder.steps.index("RecognizePlanes") < recorder.steps.index("LowerPacked")
     assert result.size_bytes == out.stat().st_size
     metadata = read(out)
-    assert metadata.layers == result.layers
+    assert metadata.program.layers == result.layers
     # How bits are counted: by what this machine has.
     (layer,) = result.layers
     assert layer.kernel == f"dense_{tiles(HOST).method.name.lower()}"
@@ -95,7 +95,7 @@ def test_a_failed_verification_writes_nothing(tmp_path, monkeypatch):
 
 
 def test_strict_fails_before_code_is_generated(tmp_path, monkeypatch):
-    monkeypatch.setattr(driver, "generate", lambda *_: pytest.fail("generated"))
+    monkeypatch.setattr(one_program, "generate", lambda *_: pytest.fail("generated"))
     model = tiny.float_linear(tiny.binary_weight())
     with pytest.raises(StrictError, match="layer_MatMul"):
         compile_model(model, HOST, Options(tmp_path / "m.so", strict=True))

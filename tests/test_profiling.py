@@ -32,10 +32,7 @@ STEPS = [
 
 
 def described(steps=STEPS):
-    return meta.Metadata(
-        versions=meta.Versions("", "", ""),
-        target=meta.Target("", "", "", "", ()),
-        model=meta.Model("m.onnx", ""),
+    return meta.Program(
         inputs=(),
         outputs=(),
         layers=(
@@ -69,11 +66,11 @@ def test_limits_are_one_for_products_and_one_for_each_size_that_is_read():
 
 
 def test_sums_by_layer_and_kind():
-    metadata = described()
+    program = described()
     us = np.array([4.0, 1.0, 2.0, 0.5, 0.25, 0.25])
     samples = Samples(np.array([9e-6, 10e-6, 11e-6]), np.stack([us, us, us * 9]) * 1e-6)
     ideal = [2e-6, None, 1e-6, None, None, 0.125e-6]
-    found = breakdown(metadata, work_of(metadata, ""), samples, ideal)
+    found = breakdown(program, work_of(program, ""), samples, ideal)
     assert (found.whole_us, found.steps_us, found.rest_us) == pytest.approx((10, 8, 2))
     assert [line.us for line in found.steps] == pytest.approx(us)
     assert [line.layer for line in found.layers] == ["embed", "fc", "norm", "head"]
@@ -93,7 +90,7 @@ def test_sums_by_layer_and_kind():
     assert (fc.steps, fc.kind, fc.kernel, fc.macs) == (2, "", "", 16000)
     assert (fc.us, fc.share, fc.gmacs) == pytest.approx((3, 0.3, 16000 / 3e3))
     assert fc.limit == pytest.approx(0.5)  # of the dense layer alone
-    assert fc.bytes == sum(work.bytes for work in work_of(metadata, "")[1:3])
+    assert fc.bytes == sum(work.bytes for work in work_of(program, "")[1:3])
     head = found.layers[3]
     assert (head.steps, head.macs, head.bytes, head.limit) == (2, 320, None, pytest.approx(0.5))
     assert found.kinds[0].limit == pytest.approx(0.5)

@@ -24,7 +24,7 @@ def artefact(tmp_path_factory):
 def compare(artefact, monkeypatch, samples):
     monkeypatch.setattr(verification, "verify", lambda *_, **__: judge(samples, "folded"))
     reference = verification.reference_of(tiny.binary_linear())
-    return verification.compare(load(artefact).run, reference, read(artefact))
+    return verification.compare(load(artefact).run, reference, read(artefact).program.inputs)
 
 
 @pytest.mark.parametrize(
@@ -50,13 +50,13 @@ def test_a_model_that_onnxruntime_refuses_is_skipped(artefact, monkeypatch):
 
     monkeypatch.setattr(verification, "verify", refuse)
     reference = verification.reference_of(tiny.binary_linear())
-    found = verification.compare(load(artefact).run, reference, read(artefact))
+    found = verification.compare(load(artefact).run, reference, read(artefact).program.inputs)
     assert (found.verdict, "no such operator" in found.reason) == ("skipped", True)
 
 
 def test_the_true_model_is_exact_and_another_differs(artefact):
-    run, metadata = load(artefact).run, read(artefact)
+    run, inputs = load(artefact).run, read(artefact).program.inputs
     same = verification.reference_of(tiny.binary_linear())
-    assert verification.compare(run, same, metadata).exact == 8
+    assert verification.compare(run, same, inputs).exact == 8
     other = verification.reference_of(tiny.binary_linear(seed=1))
-    assert verification.compare(run, other, metadata).verdict == "failed"
+    assert verification.compare(run, other, inputs).verdict == "failed"

@@ -33,7 +33,7 @@ def measure(modules: Mapping[Point, Module], rounds: Rounds) -> dict[Point, Meas
     """Figures of every network."""
     rng = np.random.default_rng(1)
     images = {
-        point: rng.standard_normal(module.metadata.inputs[0].shape, dtype=np.float32)
+        point: rng.standard_normal(module.metadata.program.inputs[0].shape, dtype=np.float32)
         for point, module in modules.items()
     }
     samples: dict[Point, list[Sequence[float]]] = {point: [[], []] for point in modules}

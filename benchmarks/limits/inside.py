@@ -25,9 +25,9 @@ class Network:
             if func.attrs and SPEC in func.attrs
         }
         self._module = gsb_tvm.load(artefact)
-        self._specs = [specs.get(step.kernel, "") for step in self._module.metadata.steps]
+        self._specs = [specs.get(step.kernel, "") for step in self._module.metadata.program.steps]
         rng = np.random.default_rng(1)
-        shape = self._module.metadata.inputs[0].shape
+        shape = self._module.metadata.program.inputs[0].shape
         self._images = rng.standard_normal(shape, dtype=np.float32)
         self._passes: list[np.ndarray] = []
 

@@ -56,7 +56,8 @@ class Graph:
     """A model between ONNX and Relax.
 
     ``nodes`` is in topological order; ``types`` covers every value once shapes are static.
-    ``outputs`` are the values returned, ``output_names`` what the model calls them.
+    ``outputs`` are the values returned, ``output_names`` what the model calls them; ``batch`` is
+    the size that an open batch axis was given, 0 where none is open.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Graph:
     output_names: list[str]
     types: dict[str, Type] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    batch: int = 0
     _fresh: int = 0
 
     def error(self, node: Node, problem: str) -> ModelError:

@@ -43,6 +43,8 @@ class ImportedModel:
         Digest of the file's bytes followed by those of its external tensors.
     notes
         What was decided on the way, one sentence each.
+    batch
+        Size that an open batch axis was given; 0 where none is open.
     """
 
     module: tvm.IRModule
@@ -52,6 +54,7 @@ class ImportedModel:
     opset: int
     producer: str
     notes: list[str] = field(default_factory=list)
+    batch: int = 0
 
 
 def load(
@@ -103,6 +106,7 @@ def load(
         opset=opset,
         producer=f"{model.proto.producer_name} {model.proto.producer_version}".strip(),
         notes=graph.notes,
+        batch=graph.batch,
     )
 
 

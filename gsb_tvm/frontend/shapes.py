@@ -197,6 +197,7 @@ def fix_batch(graph: Graph, protos: list[onnx.ValueInfoProto], batch: int | None
     if symbols:
         symbol = max(symbols)
         size = 1 if batch is None else batch
+        graph.batch = size
         graph.notes.append(f"dynamic batch {symbol!r} fixed to {size}")
     graph.types.update(graph.inputs)
 

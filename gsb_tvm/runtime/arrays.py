@@ -13,15 +13,14 @@ from gsb_tvm.runtime.elf import ALIGNMENT
 Array = NDArray[Any]
 
 
-def as_input(value: Any, spec: meta.Tensor) -> Array:
-    """Take ``value`` as a C-contiguous array of the dtype and shape of ``spec``.
+def as_input(array: Array, spec: meta.Tensor) -> Array:
+    """Take ``array`` as a C-contiguous one of the dtype and shape of ``spec``.
 
     Raises
     ------
     UsageError
-        It is not an array on the CPU, or its dtype, rank or shape differ.
+        Its dtype, rank or shape differ.
     """
-    array = _as_array(value, spec.name)
     if array.dtype != np.dtype(spec.dtype):
         raise UsageError(
             f'input "{spec.name}" is {array.dtype}, expected {spec.dtype}. Convert it first.'
@@ -39,7 +38,14 @@ def as_input(value: Any, spec: meta.Tensor) -> Array:
     return np.asarray(array, order="C")
 
 
-def _as_array(value: Any, name: str) -> Array:
+def as_array(value: Any, name: str) -> Array:
+    """Take ``value``, given for the input ``name``, as an array.
+
+    Raises
+    ------
+    UsageError
+        It is not one on the CPU.
+    """
     if isinstance(value, np.ndarray):
         return value
     try:

@@ -1,7 +1,7 @@
 """From a lowered module to an artefact: a shared library and its metadata beside it."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import msgspec
 from gsb_tvm.dialect.errors import ToolchainError
 from gsb_tvm.dialect.phases import SPEC
 from gsb_tvm.runtime import metadata as meta
+from gsb_tvm.runtime.constants import Constants
 from gsb_tvm.runtime.descriptor import descriptor
 from gsb_tvm.runtime.elf import Blob, data_object
 from gsb_tvm.runtime.link import link_shared
@@ -29,7 +30,9 @@ class Code:
     Attributes
     ----------
     program
-        The model as calls of kernels, with its constants.
+        The model as calls of kernels.
+    constants
+        What its kernels read, maybe beside those of other programs.
     memory
         What a call needs beside inputs and outputs.
     specs
@@ -41,6 +44,7 @@ class Code:
     """
 
     program: Program
+    constants: Constants
     memory: meta.Memory
     specs: dict[str, str]
     kernels: bytes
@@ -56,27 +60,33 @@ class Code:
         return str(self._module.inspect_source("asm"))
 
     def described(self, metadata: meta.Metadata) -> meta.Metadata:
-        """``metadata`` with what only the generated code knows."""
+        """``metadata`` of this program alone, with what only the generated code knows."""
+        (described,) = metadata.programs
         # The entry function takes one pointer for each: a caller counts them by the metadata.
-        assert len(metadata.inputs) == len(self.program.inputs)
-        assert len(metadata.outputs) == len(self.program.outputs)
+        assert len(described.inputs) == len(self.program.inputs)
+        assert len(described.outputs) == len(self.program.outputs)
         steps = tuple(meta.Step(step.kernel, step.layer) for step in self.program.steps)
         # Of several steps of a layer the last one is the product.
         kinds = {step.layer: step.kind for step in steps if self.specs[step.kernel]}
         layers = tuple(
             msgspec.structs.replace(layer, kernel=kinds.get(layer.name, ""))
-            for layer in metadata.layers
+            for layer in described.layers
         )
-        return msgspec.structs.replace(
-            metadata, layers=layers, memory=self.memory, kernels=self.specs, steps=steps
+        found = msgspec.structs.replace(
+            described,
+            entry=self.name,
+            layers=layers,
+            memory=self.memory,
+            kernels=self.specs,
+            steps=steps,
         )
+        return msgspec.structs.replace(metadata, programs=(found,))
 
 
 @dataclass(frozen=True)
 class SharedLibrary:
     """A linked artefact ready to be written."""
 
-    code: Code
     metadata: meta.Metadata
     data: bytes
 
@@ -137,7 +147,7 @@ def build(module: Any, profile: Profile, out_path: Path, metadata: meta.Metadata
     code = generate(module, profile)
     metadata = code.described(metadata)
     generated = time.perf_counter()
-    library = link(code, profile, out_path, metadata)
+    library = link([code], profile, out_path, metadata)
     metadata_path = meta.write(out_path, library, metadata)
     seconds = {"generate": generated - start, "link": time.perf_counter() - generated}
     return Artefact(out_path, metadata_path, len(library), seconds, code)
@@ -166,12 +176,25 @@ def plan(module: Any, profile: Profile) -> Any:
 
 
 def generate(
-    module: Any, profile: Profile, name: str = meta.NAME, *, launches: bool = True
+    module: Any,
+    profile: Profile,
+    name: str = meta.NAME,
+    *,
+    launches: bool = True,
+    constants: Constants | None = None,
 ) -> Code:
     """Compile a lowered module to code for ``profile``, without linking or writing anything.
 
-    ``name`` begins the names of its functions; with ``launches`` one of them starts threads by
-    TVM's pool (:mod:`gsb_tvm.runtime.entry`).
+    Parameters
+    ----------
+    module, profile
+        As for :func:`build`.
+    name
+        What the names of its functions begin with.
+    launches
+        Whether one of them starts threads by TVM's pool (:mod:`gsb_tvm.runtime.entry`).
+    constants
+        Those of the programs that it shares a library with; its own are added.
 
     Raises
     ------
@@ -182,19 +205,20 @@ def generate(
     from gsb_tvm.runtime.entry import entry
 
     planned = plan(module, profile)
-    calls = program(planned)
+    constants = Constants() if constants is None else constants
+    calls = program(planned, constants)
     compiled, memory = compile_entry(
         entry(calls, planned, profile, name, launches=launches), profile
     )
     names = sorted({step.kernel for step in calls.steps})
     specs = {name: str((planned[name].attrs or {}).get(SPEC, "")) for name in names}
-    return Code(calls, memory, specs, _object(compiled), name, compiled)
+    return Code(calls, constants, memory, specs, _object(compiled), name, compiled)
 
 
-def data_blobs(code: Code, metadata: meta.Metadata) -> list[Blob]:
+def data_blobs(constants: Constants, metadata: meta.Metadata) -> list[Blob]:
     """What the library holds besides kernels."""
     return [
-        Blob(".rodata", meta.WEIGHTS, code.program.constants or bytes(1)),
+        Blob(".rodata", meta.WEIGHTS, constants.data()),
         Blob(meta.SECTION, meta.SYMBOL, meta.section(metadata, descriptor(metadata))),
     ]
 
@@ -207,8 +231,8 @@ def _object(module: Any) -> bytes:
         return path.read_bytes()
 
 
-def link(code: Code, profile: Profile, out_path: Path, metadata: meta.Metadata) -> bytes:
-    """Link generated code with its metadata into a shared library, and return it.
+def link(codes: Sequence[Code], profile: Profile, out_path: Path, metadata: meta.Metadata) -> bytes:
+    """Link programs that share constants with their metadata into a shared library; return it.
 
     Raises
     ------
@@ -216,10 +240,12 @@ def link(code: Code, profile: Profile, out_path: Path, metadata: meta.Metadata) 
         There is no linker for the target, or it failed. The objects are then written beside
         ``out_path``, and the message names them.
     """
-    objects = [code.kernels, data_object(profile.arch, data_blobs(code, metadata))]
-    with scratch_folder(_SCRATCH_BYTES + 2 * sum(map(len, objects))) as folder:
+    kernels = {".o" if len(codes) == 1 else f".{code.name}.o": code.kernels for code in codes}
+    data = data_object(profile.arch, data_blobs(codes[0].constants, metadata))
+    objects = kernels | {".data.o": data}
+    with scratch_folder(_SCRATCH_BYTES + 2 * sum(map(len, objects.values()))) as folder:
         try:
-            return meta.seal(link_shared(profile, objects, folder))
+            return meta.seal(link_shared(profile, list(objects.values()), folder))
         except ToolchainError as err:
             paths = _write_objects(objects, out_path)
             raise ToolchainError(
@@ -227,8 +253,9 @@ def link(code: Code, profile: Profile, out_path: Path, metadata: meta.Metadata) 
             ) from err
 
 
-def _write_objects(objects: Sequence[bytes], out_path: Path) -> list[Path]:
-    paths = [out_path.with_suffix(suffix) for suffix in (".o", ".data.o")]
-    for path, data in zip(paths, objects, strict=True):
+def _write_objects(objects: Mapping[str, bytes], out_path: Path) -> list[Path]:
+    """Write objects under the output's name with the suffixes given."""
+    paths = [out_path.with_suffix(suffix) for suffix in objects]
+    for path, data in zip(paths, objects.values(), strict=True):
         write_file(path, data)
     return paths

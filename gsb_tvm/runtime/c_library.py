@@ -68,7 +68,7 @@ def sources(metadata: Metadata, name: str) -> dict[str, str]:
 
 def constants(code: Code, profile: Profile) -> bytes:
     """Relocatable object with the constants of generated code."""
-    blob = Blob(".rodata", f"{code.name}_weights", code.program.constants or bytes(1))
+    blob = Blob(".rodata", f"{code.name}_weights", code.constants.data())
     return data_object(profile.arch, [blob])
 
 

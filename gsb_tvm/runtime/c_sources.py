@@ -42,7 +42,7 @@ def values(metadata: Metadata, name: str) -> dict[str, str]:
     UsageError
         A tensor cannot be a parameter in C, or a call needs more memory than fits an int.
     """
-    inputs, outputs = arguments(metadata.inputs, metadata.outputs)
+    inputs, outputs = arguments(metadata.program.inputs, metadata.program.outputs)
     base = {"name": name, "NAME": name.upper(), "model": _plain(metadata.model.name)}
     about = base | _target(metadata, base) | _memory(metadata) | _calls(inputs, outputs)
     return about | _declarations(name, inputs, outputs) | _example(name, inputs, outputs)
@@ -66,7 +66,7 @@ def _target(metadata: Metadata, base: Mapping[str, str]) -> dict[str, str]:
 
 
 def _memory(metadata: Metadata) -> dict[str, str]:
-    memory = metadata.memory
+    memory = metadata.program.memory
     if memory.total(1) > _MOST_BYTES:
         raise UsageError(
             f"a call needs {memory.total(1)} bytes of memory, and a C library has room for "

@@ -21,42 +21,26 @@ UTF-8, one item a line, words parted by one space, in this order::
 memory of all parts ends, and are zero when a call begins (:mod:`gsb_tvm.runtime.entry`).
 
 A batch of 0 says that calls take the shapes as they stand. Any other is the first extent of every
-input and output, and a call of more may be cut into calls of that size, each with the same
-result.
+input and output, and blocks stand in the order of their batches: a call of more images may be cut
+into calls of these sizes (:mod:`gsb_tvm.runtime.batches`).
 
 Control characters and ``%`` stand as ``%`` and two hexadecimal digits, as in RFC 3986.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 from gsb_tvm.runtime.barrier import SYNC_BYTES
 from gsb_tvm.runtime.elf import ALIGNMENT
-from gsb_tvm.runtime.metadata import NAME, WEIGHTS, Memory, Metadata, Tensor
+from gsb_tvm.runtime.metadata import WEIGHTS, Metadata, Program
 from gsb_tvm.targets.feature_bits import feature_bits
-
-
-@dataclass(frozen=True)
-class Block:
-    """One program: its function's symbol, its batch (0 for shapes as they stand), its tensors."""
-
-    symbol: str
-    batch: int
-    memory: Memory
-    inputs: Sequence[Tensor]
-    outputs: Sequence[Tensor]
 
 
 def descriptor(metadata: Metadata) -> bytes:
     """Describe the artefact that ``metadata`` belongs to."""
     lines = [*_library(metadata)]
-    for block in _blocks(metadata):
-        lines += _program(block)
+    for program in metadata.programs:
+        lines += _program(program)
     return "".join(f"{line}\n" for line in lines).encode()
-
-
-def _blocks(metadata: Metadata) -> list[Block]:
-    return [Block(f"{NAME}_part", 0, metadata.memory, metadata.inputs, metadata.outputs)]
 
 
 def _library(metadata: Metadata) -> Iterator[str]:
@@ -72,11 +56,11 @@ def _library(metadata: Metadata) -> Iterator[str]:
     yield f"weights {WEIGHTS}"
 
 
-def _program(block: Block) -> Iterator[str]:
-    memory = block.memory
-    yield f"program {block.symbol} {block.batch}"
+def _program(program: Program) -> Iterator[str]:
+    memory = program.memory
+    yield f"program {program.entry}_part {program.batch}"
     yield f"memory {memory.fixed_bytes} {memory.part_bytes} {SYNC_BYTES}"
-    for kind, tensors in (("input", block.inputs), ("output", block.outputs)):
+    for kind, tensors in (("input", program.inputs), ("output", program.outputs)):
         for tensor in tensors:
             extents = "".join(f"{extent} " for extent in tensor.shape)
             yield f"{kind} {tensor.dtype} {len(tensor.shape)} {extents}{_escaped(tensor.name)}"

@@ -73,9 +73,9 @@ class Emulator:
             raise ToolchainError(f"cannot run code for {profile.name}: {skip_reason(profile)}.")
         self._command = prefix
         self._cpu = profile.mcpu
-        self._outputs = metadata.outputs
+        self._outputs = metadata.program.outputs
         with ExitStack() as stack:
-            room = 2 * (len(code.program.constants) + len(code.kernels))
+            room = 2 * (len(code.constants) + len(code.kernels))
             self._folder = stack.enter_context(scratch_folder(room))
             self._program = _build(code, profile, code.described(metadata), self._folder)
             self._files = stack.pop_all()

@@ -1,4 +1,4 @@
-"""An artefact's code in this process: the loaded library and its entry function.
+"""An artefact's code in this process: the loaded library and the functions of its programs.
 
 The library needs the C library and libm, nothing of TVM; only a call on several threads starts
 them through TVM's pool (:mod:`gsb_tvm.runtime.workers`).
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gsb_tvm.dialect.errors import ArtefactError
-from gsb_tvm.runtime.metadata import ENTRY, WEIGHTS
+from gsb_tvm.runtime.metadata import WEIGHTS
 from gsb_tvm.runtime.outfile import scratch_folder
 
 _LAUNCH = "__TVMBackendParallelLaunch"  # where compiled code looks for what starts its threads
@@ -19,8 +19,8 @@ _LAUNCH = "__TVMBackendParallelLaunch"  # where compiled code looks for what sta
 class Library:
     """A loaded artefact; leaves the process with its last reference."""
 
-    def __init__(self, path: Path) -> None:
-        """Load the library at ``path``.
+    def __init__(self, path: Path, entries: Sequence[str]) -> None:
+        """Load the library at ``path``, whose programs are called ``entries``.
 
         Raises
         ------
@@ -34,7 +34,7 @@ class Library:
             link.symlink_to(path.resolve())
             try:
                 self._handle = ctypes.CDLL(str(link))
-                self._entry = self._handle[ENTRY]
+                self._run = {entry: self._handle[f"{entry}_run"] for entry in entries}
                 weights = ctypes.c_char.in_dll(self._handle, WEIGHTS)
             except (OSError, AttributeError, ValueError) as err:
                 raise ArtefactError(f"{path}: cannot be loaded ({err}).") from err
@@ -43,11 +43,19 @@ class Library:
         weakref.finalize(self, _unload, self._handle._handle).atexit = False
 
     def run(
-        self, tensors: Sequence[int], *, memory: int, ticks: int, threads: int, timed: bool
+        self,
+        entry: str,
+        tensors: Sequence[int],
+        *,
+        memory: int,
+        ticks: int,
+        threads: int,
+        timed: bool,
     ) -> None:
-        """Run the model; every argument that is an address belongs to the caller."""
+        """Run a program; every argument that is an address belongs to the caller."""
         addresses = (*tensors, memory, self.weights, ticks)
-        self._entry(*map(ctypes.c_void_p, addresses), ctypes.c_int(threads), ctypes.c_int(timed))
+        run = self._run[entry]
+        run(*map(ctypes.c_void_p, addresses), ctypes.c_int(threads), ctypes.c_int(timed))
 
     def start_threads_with(self, launch: int) -> None:
         """Let calls on several threads start them by the function at address ``launch``."""

@@ -36,10 +36,8 @@ SECTION = ".gsb_tvm"
 SYMBOL = "gsb_tvm_metadata"
 NAME = "gsb"
 """What the symbols of a shared library begin with: :mod:`gsb_tvm.runtime.entry`."""
-ENTRY = f"{NAME}_run"
-"""The function that runs the model on threads."""
 WEIGHTS = f"{NAME}_weights"
-"""The constants that both take."""
+"""The constants, which all programs share."""
 
 _START = struct.Struct("<8sI")  # magic and format: the same in every format
 _HEADER = struct.Struct("<8sIIQQ")
@@ -48,6 +46,7 @@ _CRC_OFFSET = 12
 
 # Limits of what is believed when read; 2**47 bytes are all that a process can address.
 _Extent = Annotated[int, msgspec.Meta(ge=0, le=2**47)]
+_Symbol = Annotated[str, msgspec.Meta(pattern="^[a-z][a-z0-9_]*$")]
 _Dtype = Annotated[str, msgspec.Meta(pattern="^(bool|u?int(8|16|32|64)|float(16|32|64))$")]
 
 
@@ -116,6 +115,31 @@ class Memory(msgspec.Struct, frozen=True):
         return self.fixed_bytes + parts * self.part_bytes
 
 
+class Program(msgspec.Struct, frozen=True, kw_only=True):
+    """The model for one batch: a function of the library, and what it takes and does.
+
+    Attributes
+    ----------
+    batch
+        First extent of every input and output, where the model leaves it open; 0 where calls take
+        the shapes as they stand.
+    entry
+        What the names of its functions begin with: :mod:`gsb_tvm.runtime.entry`.
+    kernels
+        Each kernel's specification as :func:`gsb_tvm.dialect.specs.encode` writes it, empty for a
+        float one.
+    """
+
+    batch: _Extent = 0
+    entry: _Symbol = NAME
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    layers: tuple[Layer, ...] = ()
+    memory: Memory = Memory()
+    kernels: dict[str, str] = {}
+    steps: tuple[Step, ...] = ()
+
+
 class Versions(msgspec.Struct, frozen=True):
     """Versions of the compiler that made the artefact."""
 
@@ -125,21 +149,25 @@ class Versions(msgspec.Struct, frozen=True):
 
 
 class Metadata(msgspec.Struct, frozen=True, kw_only=True):
-    """All that an artefact says about itself.
-
-    ``kernels`` gives each kernel's specification as :func:`gsb_tvm.dialect.specs.encode` writes it,
-    and is empty for a float one.
-    """
+    """All that an artefact says about itself; its programs stand in the order of their batches."""
 
     versions: Versions
     target: Target
     model: Model
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
-    layers: tuple[Layer, ...] = ()
-    memory: Memory = Memory()
-    kernels: dict[str, str] = {}
-    steps: tuple[Step, ...] = ()
+    programs: Annotated[tuple[Program, ...], msgspec.Meta(min_length=1)]
+
+    @property
+    def program(self) -> Program:
+        """The one of the smallest batch, which most artefacts hold alone."""
+        return self.programs[0]
+
+    def call_bytes(self, parts: int) -> int:
+        """Memory that a call of any batch on ``parts`` threads needs."""
+        return max(program.memory.total(parts) for program in self.programs)
+
+    def only(self, program: Program) -> "Metadata":
+        """The same of an artefact that holds ``program`` alone."""
+        return msgspec.structs.replace(self, programs=(program,))
 
     def json(self) -> bytes:
         """Encode as JSON, keys in a fixed order, indented for people."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from gsb_tvm.dialect.errors import ModelError
+from gsb_tvm.runtime.constants import Constants
 from gsb_tvm.runtime.elf import ALIGNMENT
 
 Place = Literal["input", "arena", "constant"]
@@ -45,17 +46,18 @@ class Program:
     inputs: tuple[Buffer, ...]
     outputs: tuple[Buffer, ...]
     steps: tuple[Step, ...]
-    constants: bytes
     arena_bytes: int
 
 
-def program(planned: Any) -> Program:
+def program(planned: Any, constants: Constants) -> Program:
     """Read the ``main`` of a planned module.
 
     Parameters
     ----------
     planned
         What :func:`gsb_tvm.runtime.build.plan` returns; all shapes static.
+    constants
+        Takes in those of the module.
 
     Raises
     ------
@@ -63,14 +65,14 @@ def program(planned: Any) -> Program:
         ``main`` holds something that is no call of a kernel.
     """
     main = planned["main"]
-    walk = _Walk()
+    walk = _Walk(constants)
     inputs = tuple(Buffer("input", i, *_type(p)) for i, p in enumerate(main.params))
     walk.values.update(zip(main.params, inputs, strict=True))
     for block in main.body.blocks:
         for binding in block.bindings:
             walk.bind(binding.var, binding.value)
     outputs = tuple(_leaves(walk.value(main.body.body)))
-    return Program(inputs, outputs, tuple(walk.steps), bytes(walk.constants), walk.arena_bytes)
+    return Program(inputs, outputs, tuple(walk.steps), walk.arena_bytes)
 
 
 def aligned(size: int) -> int:
@@ -82,9 +84,9 @@ def aligned(size: int) -> int:
 class _Walk:
     """Places of the values seen so far: a buffer, a tuple of values, or a storage's offset."""
 
+    constants: Constants
     values: dict[Any, Any] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
-    constants: bytearray = field(default_factory=bytearray)
     arena_bytes: int = 0
 
     def bind(self, var: Any, value: Any) -> None:
@@ -145,9 +147,8 @@ class _Walk:
 
     def _constant(self, expr: Any) -> Buffer:
         if expr not in self.values:
-            self.constants += bytes(-len(self.constants) % ALIGNMENT)
-            self.values[expr] = Buffer("constant", len(self.constants), *_type(expr))
-            self.constants += expr.value.numpy().tobytes()
+            at = self.constants.place(expr.value.numpy().tobytes())
+            self.values[expr] = Buffer("constant", at, *_type(expr))
         place: Buffer = self.values[expr]
         return place
 

@@ -3,7 +3,6 @@
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,8 @@ from numpy.typing import NDArray
 
 from gsb_tvm.dialect.errors import ArtefactError, UsageError
 from gsb_tvm.runtime import metadata as meta
-from gsb_tvm.runtime.arrays import Array, address, as_input, is_torch, zeros
+from gsb_tvm.runtime.arrays import Array, address, as_array, as_input, is_torch, zeros
+from gsb_tvm.runtime.batches import cut, fit_together, sized
 from gsb_tvm.runtime.library import Library
 from gsb_tvm.runtime.sections import Contents
 from gsb_tvm.runtime.workers import check_threads, share
@@ -43,7 +43,7 @@ class Module:
     @property
     def report(self) -> tuple[meta.Layer, ...]:
         """One row for each matmul-like operator: packed or float, and why."""
-        return self.metadata.layers
+        return self.metadata.program.layers
 
     def __call__(self, *args: Any, **named: Any) -> Any:
         """Run the model.
@@ -53,7 +53,8 @@ class Module:
         *args
             The inputs in order, or one mapping from names to inputs; each a NumPy array, a torch
             tensor on the CPU, or any object with ``__dlpack__`` on the CPU. Shapes and dtypes as
-            in ``metadata.inputs``.
+            in ``metadata.program.inputs``; where the model leaves the batch open, of any batch
+            that its programs add up to (:mod:`gsb_tvm.runtime.batches`).
         **named
             Inputs by name.
 
@@ -75,15 +76,29 @@ class Module:
             outputs = [sys.modules["torch"].from_numpy(array) for array in outputs]
         if len(outputs) == 1:
             return outputs[0]
-        return {spec.name: out for spec, out in zip(self.metadata.outputs, outputs, strict=True)}
+        names = [spec.name for spec in self.metadata.program.outputs]
+        return dict(zip(names, outputs, strict=True))
 
     def inputs(self, *args: Any, **named: Any) -> list[Array]:
         """Arrays for :meth:`run` from what a call takes, checked as there."""
         return self._checked(self._ordered(list(args), named))
 
     def run(self, inputs: Sequence[Array]) -> list[Any]:
-        """Run on checked, contiguous arrays in the order of ``metadata.inputs``."""
-        return self._run(inputs, timed=False)
+        """Run on checked, contiguous arrays in the order of the model's inputs."""
+        return self._run(inputs, self.programs(inputs), timed=False)
+
+    def programs(self, inputs: Sequence[Array]) -> list[meta.Program]:
+        """Programs that compute a call on ``inputs``, in the order of the batch.
+
+        Raises
+        ------
+        UsageError
+            None add up to its batch.
+        """
+        first = self.metadata.program
+        if not first.batch:
+            return [first]
+        return cut(len(inputs[0]), self.metadata.programs)
 
     def step_ticks(self, inputs: Sequence[Array]) -> NDArray[np.int64]:
         """Run once, inputs as for :meth:`run`, and read a clock between the steps.
@@ -91,21 +106,41 @@ class Module:
         Returns
         -------
         numpy.ndarray
-            (steps + 1,) int64: before the first of ``metadata.steps`` and after each. The clock
+            (steps + 1,) int64: before the first of the program's steps and after each. The clock
             ticks at a fixed rate, which differs from machine to machine.
 
         Raises
         ------
         ArtefactError
             It does not name its steps.
+        UsageError
+            There is no program of just this batch.
         """
-        if not self.metadata.steps:  # the code writes a time for each, named or not
+        program = self.whole(inputs)
+        if not program.steps:  # the code writes a time for each, named or not
             raise ArtefactError(
                 f"{self.metadata.model.name}: the artefact does not name its steps. "
                 "Compile the model again."
             )
-        self._run(inputs, timed=True)
-        return self._room().ticks.copy()
+        self._run(inputs, [program], timed=True)
+        return self._room().ticks[: len(program.steps) + 1].copy()
+
+    def whole(self, inputs: Sequence[Array]) -> meta.Program:
+        """The one program that computes a call on ``inputs``.
+
+        Raises
+        ------
+        UsageError
+            The call is cut into several.
+        """
+        found = self.programs(inputs)
+        if len(found) > 1:
+            sizes = ", ".join(str(program.batch) for program in self.metadata.programs)
+            raise UsageError(
+                f"a batch of {len(inputs[0])} is {' + '.join(str(p.batch) for p in found)}, and "
+                f"steps are those of one program. Choose a batch of {sizes}."
+            )
+        return found[0]
 
     def save(self, path: str | Path) -> None:
         """Write the artefact to ``path`` and its metadata beside it.
@@ -118,7 +153,7 @@ class Module:
         meta.write(Path(path), self._data, self.metadata)
 
     def _ordered(self, args: list[Any], named: Mapping[str, Any]) -> list[Any]:
-        names = [spec.name for spec in self.metadata.inputs]
+        names = [spec.name for spec in self.metadata.program.inputs]
         if len(args) == 1 and isinstance(args[0], Mapping):
             named, args = {**args[0], **named}, []
         expected = f"expected {len(names)}: {', '.join(names)}"
@@ -134,20 +169,35 @@ class Module:
         return [given[name] for name in names]
 
     def _checked(self, values: Sequence[Any]) -> list[Array]:
-        pairs = zip(values, self.metadata.inputs, strict=True)
-        return [as_input(value, spec) for value, spec in pairs]
+        first = self.metadata.program
+        pairs = list(zip(values, first.inputs, strict=True))
+        arrays = [as_array(value, spec.name) for value, spec in pairs]
+        specs = [spec for _, spec in pairs]
+        if first.batch and arrays[0].ndim:
+            specs = [sized(spec, len(arrays[0])) for spec in specs]
+        return [as_input(array, spec) for array, spec in zip(arrays, specs, strict=True)]
 
-    def _run(self, inputs: Sequence[Array], *, timed: bool) -> list[Any]:
+    def _run(
+        self, inputs: Sequence[Array], programs: Sequence[meta.Program], *, timed: bool
+    ) -> list[Any]:
         room = self._room()
-        outputs = [np.empty(spec.shape, spec.dtype) for spec in self.metadata.outputs]
-        call = partial(
-            self._library.run,
-            [address(array) for array in (*inputs, *outputs)],
-            memory=address(room.memory),
-            ticks=address(room.ticks),
-            threads=self.threads,
-            timed=timed,
-        )
+        outputs = _outputs(programs)
+        memory, ticks = address(room.memory), address(room.ticks)
+
+        def call() -> None:
+            at = 0
+            for program in programs:
+                tensors = [address(array[at:] if at else array) for array in (*inputs, *outputs)]
+                self._library.run(
+                    program.entry,
+                    tensors,
+                    memory=memory,
+                    ticks=ticks,
+                    threads=self.threads,
+                    timed=timed,
+                )
+                at += program.batch
+
         if self.threads == 1:
             call()
         else:
@@ -166,7 +216,7 @@ class _Room:
     """What a call writes beside its outputs; kept from call to call."""
 
     def __init__(self, metadata: meta.Metadata, threads: int) -> None:
-        size = metadata.memory.total(threads)
+        size = metadata.call_bytes(threads)
         try:
             self.memory = zeros(size)
         except MemoryError as err:
@@ -174,7 +224,17 @@ class _Room:
                 f"{metadata.model.name}: a call on {threads} threads needs {size} bytes of memory, "
                 "which the system does not give."
             ) from err
-        self.ticks = np.zeros(len(metadata.steps) + 1, np.int64)
+        steps = max(len(program.steps) for program in metadata.programs)
+        self.ticks = np.zeros(steps + 1, np.int64)
+
+
+def _outputs(programs: Sequence[meta.Program]) -> list[Array]:
+    """Room for what ``programs`` give together."""
+    batch = sum(program.batch for program in programs)
+    specs = programs[0].outputs
+    if len(programs) > 1:
+        specs = tuple(sized(spec, batch) for spec in specs)
+    return [np.empty(spec.shape, spec.dtype) for spec in specs]
 
 
 def load(path: str | Path, threads: int = 1) -> Module:
@@ -204,7 +264,8 @@ def load(path: str | Path, threads: int = 1) -> Module:
     data = meta.contents(path)
     metadata = meta.parse(data, str(path))
     check_loadable(metadata, str(path))
-    return Module(Library(path), metadata, data, threads)
+    library = Library(path, [program.entry for program in metadata.programs])
+    return Module(library, metadata, data, threads)
 
 
 def check_loadable(metadata: meta.Metadata, name: str) -> None:
@@ -215,7 +276,12 @@ def check_loadable(metadata: meta.Metadata, name: str) -> None:
     ArtefactError
         What differs, and what to do.
     """
-    if metadata.memory.fixed_bytes <= 0:
+    if not fit_together(metadata.programs):
+        raise ArtefactError(
+            f"{name}: the metadata is damaged (its programs do not fit together). "
+            "Compile the model again."
+        )
+    if not all(program.memory.fixed_bytes for program in metadata.programs):
         raise ArtefactError(
             f"{name}: does not say how much memory a call needs. Compile the model again."
         )

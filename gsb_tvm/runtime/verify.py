@@ -45,6 +45,7 @@ GROWTH = 4
 _ALLOWED_WRONG = 8  # one sample in so many
 
 Kind = Literal["exact", "tie", "wrong"]
+Verdict = Literal["ok", "failed", "skipped"]
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Verification:
         One entry for each seeded sample.
     """
 
-    verdict: Literal["ok", "failed", "skipped"]
+    verdict: Verdict
     reason: str
     reference: str = ""
     samples: tuple[Sample, ...] = ()

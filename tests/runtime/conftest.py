@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from tvm import relax
@@ -120,10 +121,19 @@ class Case:
             versions=meta.versions(),
             target=meta.target_of(profile),
             model=meta.Model("model.onnx", "0" * 64),
-            inputs=tuple(tensor(param.name, param.ty) for param in main.params),
-            outputs=tuple(map(tensor, self.names, types)),
-            layers=(layer,),
+            programs=(
+                meta.Program(
+                    inputs=tuple(tensor(param.name, param.ty) for param in main.params),
+                    outputs=tuple(map(tensor, self.names, types)),
+                    layers=(layer,),
+                ),
+            ),
         )
+
+    def claiming(self, profile: Profile, **changes: object) -> meta.Metadata:
+        """Metadata whose program claims something else."""
+        metadata = self.metadata(profile)
+        return metadata.only(msgspec.structs.replace(metadata.program, **changes))
 
 
 def softmax(y: np.ndarray) -> np.ndarray:

@@ -61,8 +61,7 @@ def written(native: Profile, folder: Path) -> Path:
         versions=meta.versions(),
         target=meta.target_of(native),
         model=meta.Model("rounds", ""),
-        inputs=(tensor,),
-        outputs=(tensor,),
+        programs=(meta.Program(inputs=(tensor,), outputs=(tensor,)),),
     )
     out = folder / "rounds.so"
     return build(module_of_rounds(), native, out, metadata).path

@@ -4,7 +4,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 import tvm_ffi
@@ -82,8 +81,8 @@ def test_a_module_without_kernels(native, views, tmp_path: Path) -> None:
         with builder.dataflow():
             y = builder.emit_output(x)
         builder.emit_func_output(y)
-    metadata = msgspec.structs.replace(
-        views.metadata(native),
+    metadata = views.claiming(
+        native,
         inputs=(meta.Tensor("x", (4,), "float32"),),
         outputs=(meta.Tensor("y", (4,), "float32"),),
     )
@@ -134,8 +133,12 @@ module = builder.get()
 profile = resolve("llvm -mcpu=haswell")
 metadata = meta.Metadata(
     versions=meta.versions(), target=meta.target_of(profile), model=meta.Model("m", ""),
-    inputs=(meta.Tensor("x", (8, 64), "float32"),),
-    outputs=(meta.Tensor("y", (8, 4096), "float32"),),
+    programs=(
+        meta.Program(
+            inputs=(meta.Tensor("x", (8, 64), "float32"),),
+            outputs=(meta.Tensor("y", (8, 4096), "float32"),),
+        ),
+    ),
 )
 out = Path(sys.argv[1])
 for limit in map(int, sys.argv[2:]):

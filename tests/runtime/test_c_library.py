@@ -48,7 +48,7 @@ def test_the_folder(library: CLibrary, tmp_path: Path) -> None:
     assert written(tmp_path / "out") == EXPECTED
     assert written(tmp_path) == [f"out/{name}" for name in EXPECTED]
     metadata = msgspec.json.decode((tmp_path / "out" / MARKER).read_bytes(), type=Metadata)
-    assert metadata.memory == library.metadata.memory
+    assert metadata.program.memory == library.metadata.program.memory
 
 
 def test_no_placeholder_and_no_path_of_this_machine_is_left(library: CLibrary) -> None:
@@ -153,11 +153,11 @@ def test_ziglang_builds_it(target: str, popcount: Case, tmp_path: Path, monkeypa
 
 
 def test_names_from_a_model_stay_in_strings_and_comments(popcount: Case, native) -> None:
-    metadata = popcount.metadata(native)
+    (x,) = popcount.metadata(native).program.inputs
+    renamed = msgspec.structs.replace(x, name='*/ #error "\\n\n')
+    metadata = popcount.claiming(native, inputs=(renamed,))
     evil = msgspec.structs.replace(
-        metadata,
-        model=msgspec.structs.replace(metadata.model, name='m*/ "\\\n#error é.onnx'),
-        inputs=(msgspec.structs.replace(metadata.inputs[0], name='*/ #error "\\n\n'),),
+        metadata, model=msgspec.structs.replace(metadata.model, name='m*/ "\\\n#error é.onnx')
     )
     texts = sources(evil, "small")
     assert "#error" not in texts["small.h"]
@@ -165,6 +165,6 @@ def test_names_from_a_model_stay_in_strings_and_comments(popcount: Case, native)
 
 
 def test_a_call_that_needs_too_much_memory(popcount: Case, native) -> None:
-    metadata = msgspec.structs.replace(popcount.metadata(native), memory=Memory(2**31, 0))
+    metadata = popcount.claiming(native, memory=Memory(2**31, 0))
     with pytest.raises(UsageError, match="a call needs 2147483648 bytes of memory"):
         sources(metadata, "small")

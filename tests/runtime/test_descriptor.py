@@ -8,7 +8,7 @@ from gsb_tvm.targets import resolve
 
 
 def test_says_what_a_call_needs(popcount, a72) -> None:
-    metadata = msgspec.structs.replace(popcount.metadata(a72), memory=meta.Memory(54272, 2048))
+    metadata = popcount.claiming(a72, memory=meta.Memory(54272, 2048))
     version = metadata.versions.gsb_tvm
     assert descriptor(metadata).decode() == (
         f"compiler {version}\n"
@@ -44,11 +44,10 @@ def test_tensors_without_extents_and_of_every_kind(kinds, native) -> None:
 
 def test_names_stay_on_their_line(popcount, native) -> None:
     metadata = popcount.metadata(native)
-    (x,) = metadata.inputs
+    (x,) = metadata.program.inputs
     evil = msgspec.structs.replace(
-        metadata,
+        popcount.claiming(native, inputs=(msgspec.structs.replace(x, name=" a\r\tb\u2028c\x7f "),)),
         model=msgspec.structs.replace(metadata.model, name="é\nweights  100%.onnx"),
-        inputs=(msgspec.structs.replace(x, name=" a\r\tb\u2028c\x7f "),),
     )
     lines = descriptor(evil).decode().split("\n")
     assert "model é%0Aweights  100%25.onnx" in lines

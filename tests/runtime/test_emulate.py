@@ -83,8 +83,7 @@ def fp16_metadata(profile):
         versions=meta.versions(),
         target=meta.target_of(profile),
         model=meta.Model("m", ""),
-        inputs=(spec,),
-        outputs=(spec,),
+        programs=(meta.Program(inputs=(spec,), outputs=(spec,)),),
     )
 
 

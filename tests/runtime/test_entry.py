@@ -57,12 +57,12 @@ def test_more_parts_than_cpus(path: Path, parts: int) -> None:
         return 0
 
     x, expected = x_and_y()
-    memory = zeros(meta.read(path).memory.total(parts))
+    memory = zeros(meta.read(path).program.memory.total(parts))
     memory[:] = 0xFF  # nothing may be taken for zero
-    library, y = Library(path), np.zeros_like(x)
+    library, y = Library(path, [meta.NAME]), np.zeros_like(x)
     library.start_threads_with(ctypes.cast(launch, ctypes.c_void_p).value)
     tensors = [address(x), address(y)]
-    library.run(tensors, memory=address(memory), ticks=0, threads=parts, timed=False)
+    library.run(meta.NAME, tensors, memory=address(memory), ticks=0, threads=parts, timed=False)
     np.testing.assert_array_equal(y, expected)
 
 
@@ -104,7 +104,7 @@ def test_scratch_of_parts_beyond_two_gigabytes(native: Profile) -> None:
 
 def test_steps_are_named_by_their_results(path: Path) -> None:
     module: Module = load(path)
-    kernels = [step.kernel for step in module.metadata.steps]
+    kernels = [step.kernel for step in module.metadata.program.steps]
     assert kernels == ["turned", "tir_abs"] * ROUNDS
 
 

@@ -26,7 +26,7 @@ def script(path: Path, text: str) -> Toolchain:
 
 def objects(code: Code, case, profile) -> list[bytes]:
     metadata = code.described(case.metadata(profile))
-    return [code.kernels, data_object(profile.arch, data_blobs(code, metadata))]
+    return [code.kernels, data_object(profile.arch, data_blobs(code.constants, metadata))]
 
 
 @pytest.mark.parametrize("name", _FAST)

@@ -4,6 +4,7 @@ from tvm import relax
 
 from gsb_tvm.dialect.errors import ModelError
 from gsb_tvm.runtime.build import Code, plan
+from gsb_tvm.runtime.constants import Constants
 from gsb_tvm.runtime.elf import ALIGNMENT
 from gsb_tvm.runtime.program import Buffer, program
 
@@ -21,7 +22,7 @@ def test_steps_in_the_order_of_the_model(popcount_code: Code) -> None:
 
 def test_places_are_aligned_and_inside(popcount_code: Code) -> None:
     program = popcount_code.program
-    sizes = {"arena": program.arena_bytes, "constant": len(program.constants)}
+    sizes = {"arena": program.arena_bytes, "constant": len(popcount_code.constants)}
     for buffer in {arg for step in program.steps for arg in step.args}:
         if buffer.place != "input":
             assert buffer.at % ALIGNMENT == 0
@@ -31,12 +32,12 @@ def test_places_are_aligned_and_inside(popcount_code: Code) -> None:
 def test_constants_stand_where_the_steps_look(popcount_code: Code, popcount) -> None:
     program = popcount_code.program
     place = program.steps[1].args[1]
-    found = np.frombuffer(program.constants, np.float32, 320, place.at).reshape(32, 10)
-    (w,) = (c for c in constants(popcount.module["main"]) if c.dtype == np.float32)
+    found = np.frombuffer(popcount_code.constants.data(), np.float32, 320, place.at).reshape(32, 10)
+    (w,) = (c for c in values(popcount.module["main"]) if c.dtype == np.float32)
     np.testing.assert_array_equal(found, w)
 
 
-def constants(function) -> list[np.ndarray]:
+def values(function) -> list[np.ndarray]:
     found = []
 
     def visit(node) -> None:
@@ -56,11 +57,13 @@ def test_one_constant_used_twice_is_stored_once(native) -> None:
             y = builder.emit(relax.op.multiply(relax.op.add(x, c), c))
             y = builder.emit_output(y)
         builder.emit_func_output(y)
-    assert len(program(plan(builder.get(), native)).constants) == 16
+    constants = Constants()
+    program(plan(builder.get(), native), constants)
+    assert len(constants) == 16
 
 
 def test_views_share_their_place(views, native) -> None:
-    found = program(plan(views.module, native))
+    found = program(plan(views.module, native), Constants())
     doubled = found.steps[0].args[-1]
     reshaped = next(a for step in found.steps[1:] for a in step.args if a.shape == (256,))
     assert (reshaped.place, reshaped.at) == (doubled.place, doubled.at)
@@ -76,4 +79,4 @@ def test_what_is_no_kernel_is_named(native) -> None:
     with pytest.raises(
         ModelError, match=r"the lowered model holds .*copy.*expected calls of kernels"
     ):
-        program(plan(builder.get(), native))
+        program(plan(builder.get(), native), Constants())

@@ -32,7 +32,9 @@ def test_cut_files_are_refused(artefact: Artefact, tmp_path: Path) -> None:
 def rewritten(artefact: Artefact, path: Path, **changes: object) -> Path:
     """A copy of the artefact whose metadata claims something else."""
     written = meta.read(artefact.path)
-    metadata = msgspec.structs.replace(written, **changes)
+    own = {name: changes.pop(name) for name in ("target",) if name in changes}
+    program = msgspec.structs.replace(written.program, **changes)
+    metadata = msgspec.structs.replace(written.only(program), **own)
     data = artefact.path.read_bytes()
     start = data.index(b"gsb-tvm\0")
     old = meta.section(written, descriptor(written))
@@ -45,9 +47,9 @@ def rewritten(artefact: Artefact, path: Path, **changes: object) -> Path:
 @pytest.mark.parametrize(
     ("fixed", "part", "found"),
     [
-        (10**18, 0, "Expected `int` <= 140737488355328 - at `$.memory.fixed_bytes`"),
-        (-1, 0, "Expected `int` >= 0 - at `$.memory.fixed_bytes`"),
-        (64, -64, "Expected `int` >= 0 - at `$.memory.part_bytes`"),
+        (10**18, 0, "Expected `int` <= 140737488355328 - at `$.programs[0].memory.fixed_bytes`"),
+        (-1, 0, "Expected `int` >= 0 - at `$.programs[0].memory.fixed_bytes`"),
+        (64, -64, "Expected `int` >= 0 - at `$.programs[0].memory.part_bytes`"),
     ],
 )
 def test_memory_that_cannot_be(
@@ -73,7 +75,7 @@ def test_memory_that_the_system_does_not_give(artefact: Artefact, popcount, tmp_
 @pytest.mark.parametrize(
     ("shape", "dtype", "found"),
     [
-        ((-1, 10), "float32", "Expected `int` >= 0 - at `$.outputs[0].shape[0]`"),
+        ((-1, 10), "float32", "Expected `int` >= 0 - at `$.programs[0].outputs[0].shape[0]`"),
         ((16, 10), "object", "Expected `str` matching regex "),
     ],
 )

@@ -183,7 +183,7 @@ def test_each_thread_has_memory_of_its_own(artefact: Artefact) -> None:
 def test_steps_are_timed(module: Module, popcount) -> None:
     before = module(*popcount.inputs)
     first, second = (module.step_ticks(popcount.inputs) for _ in range(2))
-    assert [step.kernel for step in module.metadata.steps] == ["popmm", "matmul", "softmax"]
+    assert [step.kernel for step in module.metadata.program.steps] == ["popmm", "matmul", "softmax"]
     assert first.shape == (4,)
     assert (np.diff(np.concatenate([first, second])) >= 0).all()
     assert first[-1] > first[0]
@@ -195,7 +195,7 @@ def test_runs_without_tvm(artefact: Artefact) -> None:
 import sys
 import gsb_tvm
 module = gsb_tvm.load({str(artefact.path)!r})
-(spec,) = module.metadata.inputs
+(spec,) = module.metadata.program.inputs
 import numpy as np
 module(np.zeros(spec.shape, spec.dtype))
 print([name for name in ("tvm", "tvm_ffi", "onnx", "torch") if name in sys.modules])
