@@ -10,6 +10,7 @@ import msgspec
 
 from gsb_tvm.dialect.errors import ModelError, StrictError
 from gsb_tvm.frontend.importer import ImportedModel, load
+from gsb_tvm.passes.batch_reductions import reduces_batch
 from gsb_tvm.passes.report import Row
 from gsb_tvm.progress import Clock
 from gsb_tvm.runtime import metadata as meta
@@ -18,6 +19,11 @@ from gsb_tvm.runtime.build import Code, generate
 from gsb_tvm.runtime.constants import Constants
 from gsb_tvm.stages import Dump, Lowered, Stages
 from gsb_tvm.targets import Profile
+
+_JOINED = (
+    "images of a batch influence each other in this model (it takes the largest or the sum of all "
+    "of them), so a call that is cut into batches gives what those give"
+)
 
 
 @dataclass(frozen=True)
@@ -108,7 +114,13 @@ def compile_program(
     if request.stop_after is None:
         code = _generate(lowered.module, profile, request, constants, clock, dump)
         metadata = code.described(metadata)
-    return Compiled(request, imported, lowered, code, metadata, tuple(imported.notes))
+    return Compiled(request, imported, lowered, code, metadata, _notes(imported, metadata))
+
+
+def _notes(imported: ImportedModel, metadata: meta.Metadata) -> tuple[str, ...]:
+    if not metadata.program.batch or not reduces_batch(imported.module):
+        return tuple(imported.notes)
+    return *imported.notes, _JOINED
 
 
 def _generate(

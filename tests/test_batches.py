@@ -111,6 +111,7 @@ def test_a_gsb_network_sees_each_part_as_a_batch_of_its_own(network):
     np.testing.assert_array_equal(module(x), expected)
     # Its thresholds are shares of the largest value of the batch.
     assert not np.array_equal(module(x[:1]), module(x)[:1])
+    assert any("each other" in note for note in network.notes)
 
 
 def test_weights_are_in_the_file_once(network, tmp_path):
