@@ -131,7 +131,8 @@ def test_nothing_is_kept(runs: int, demo: Path, files: Files, tmp_path: Path) ->
     command = [*gcc, "-std=c11", *STRICT, str(HERE / "threads.c"), *linked(demo)]
     program = built(command, tmp_path / "program")
     grown = int(output(program, files.image, files.logits, runs, 1))
-    # A context takes 54 kB, and each round makes 20 or more; the C library's own differ by some bytes.
+    # A context takes 54 kB, and each round makes 20 or more; the C library's own differ by some
+    # bytes.
     assert grown < 4096
 
 
