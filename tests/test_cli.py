@@ -273,7 +273,7 @@ def test_help_imports_nothing_heavy(argv):
 
 
 @pytest.mark.parametrize(
-    "verb", ["compile", "run", "bench", "verify", "inspect", "doctor", "completion"]
+    "verb", ["compile", "run", "bench", "verify", "inspect", "paths", "doctor", "completion"]
 )
 def test_each_verb_is_a_module_too(verb):
     done = subprocess.run(

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from gsb_tvm.paths import CPP
 
 from gsb_tvm.driver import Options, compile_model
 from gsb_tvm.models.demo import model_path
+from gsb_tvm.runtime.cpp_folder import CPP
 from gsb_tvm.targets import resolve
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
