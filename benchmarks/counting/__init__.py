@@ -1,0 +1,1 @@
+"""Instructions of emulated programs: a plugin of QEMU, and what runs under it."""
