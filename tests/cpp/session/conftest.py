@@ -132,16 +132,15 @@ def by_hand(path: Path, descriptor: str, functions: str = "") -> Path:
     source, compiled = path.with_suffix(".c"), path.with_suffix(".o")
     source.write_text(f"#include <stdint.h>\n{functions}\n")
     output(compiler("gcc", "clang"), "-O1", "-fPIC", "-c", source, "-o", compiled)
-    tensors = meta.Metadata(
+    metadata = meta.Metadata(
         versions=meta.versions(),
         target=meta.target_of(profile),
         model=meta.Model("m.onnx", "0" * 64),
-        inputs=(),
-        outputs=(),
+        programs=(meta.Program(inputs=(), outputs=()),),
     )
     blobs = [
         Blob(".rodata", meta.WEIGHTS, np.arange(1, 5, dtype=np.float32).tobytes()),
-        Blob(meta.SECTION, meta.SYMBOL, meta.section(tensors, descriptor.encode())),
+        Blob(meta.SECTION, meta.SYMBOL, meta.section(metadata, descriptor.encode())),
     ]
     objects = [compiled.read_bytes(), data_object(profile.arch, blobs)]
     path.write_bytes(meta.seal(link_shared(profile, objects, path.parent)))

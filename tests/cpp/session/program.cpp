@@ -30,7 +30,8 @@ void write(const std::string& path, const std::vector<char>& data) {
 
 void print(const char* kind, const gsb_tvm::TensorInfo& tensor) {
   std::printf("%s %s %s", kind, tensor.name.c_str(), name(tensor.dtype));
-  for (const std::int64_t extent : tensor.shape) std::printf(" %lld", static_cast<long long>(extent));
+  for (const std::int64_t extent : tensor.shape)
+    std::printf(" %lld", static_cast<long long>(extent));
   std::printf("\n");
 }
 
@@ -111,11 +112,16 @@ int main(int argc, char** argv) {
   const std::string verb = argv[1];
   const Words words(argv + 2, argv + argc);
   try {
-    if (verb == "describe") describe(words);
-    else if (verb == "run") run(words);
-    else if (verb == "load") load(words);
-    else if (verb == "threads") threads(words);
-    else return 2;
+    if (verb == "describe")
+      describe(words);
+    else if (verb == "run")
+      run(words);
+    else if (verb == "load")
+      load(words);
+    else if (verb == "threads")
+      threads(words);
+    else
+      return 2;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "error: %s\n", error.what());
     return 1;

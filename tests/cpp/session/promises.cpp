@@ -14,12 +14,12 @@
 
 #include <gsb_tvm/session.hpp>
 
-#define CHECK(condition)                                              \
-  do {                                                                \
-    if (!(condition)) {                                               \
-      std::fprintf(stderr, "line %d: %s\n", __LINE__, #condition);    \
-      std::exit(1);                                                   \
-    }                                                                 \
+#define CHECK(condition)                                           \
+  do {                                                             \
+    if (!(condition)) {                                            \
+      std::fprintf(stderr, "line %d: %s\n", __LINE__, #condition); \
+      std::exit(1);                                                \
+    }                                                              \
   } while (0)
 
 namespace {
@@ -102,10 +102,12 @@ void tensors(const Given& given, const Session& session) {
   CHECK(std::memcmp(logits.data<float>(), given.logits.data(), 40) == 0);
   const ErrorCode code = ErrorCode::argument;
   refused(code, "a tensor of float32 is read as int32.", [&] { image.data<int>(); });
-  refused(code, "input \"image\": shape (8, 8) is given, expected (1, 1, 8, 8).",
-          [&] { session.run({Tensor(Dtype::float32, {8, 8})}); });
-  refused(code, "input \"image\": elements of int32 are given, expected float32.",
-          [&] { session.run({Tensor(Dtype::int32, {1, 1, 8, 8})}); });
+  refused(code, "input \"image\": shape (8, 8) is given, expected (1, 1, 8, 8).", [&] {
+    session.run({Tensor(Dtype::float32, {8, 8})});
+  });
+  refused(code, "input \"image\": elements of int32 are given, expected float32.", [&] {
+    session.run({Tensor(Dtype::int32, {1, 1, 8, 8})});
+  });
   refused(code, "0 inputs are given, expected 1.", [&] { session.run(std::vector<Tensor>()); });
   refused(code, "an extent of -1 is asked for", [] { Tensor(Dtype::int8, {2, -1}); });
 }
@@ -124,8 +126,9 @@ void bad_arguments(const Given& given, const Session& session) {
   refused(code, "input \"image\": elements of float64 are given, expected float32.",
           [&] { session.run({doubles}, {logits}); });
   const float* const nothing = nullptr;
-  refused(code, "input \"image\": the data is null.",
-          [&] { session.run({{nothing, 64}}, {logits}); });
+  refused(code, "input \"image\": the data is null.", [&] {
+    session.run({{nothing, 64}}, {logits});
+  });
   std::vector<char> bytes(257);
   refused(code, "input \"image\": the data is not aligned for float32.",
           [&] { session.run({Input::bytes(&bytes[1], 256)}, {logits}); });
@@ -134,7 +137,8 @@ void bad_arguments(const Given& given, const Session& session) {
 
 void bad_threads(const Given& given) {
   for (const int threads : {-1, 0, 65})
-    refused(ErrorCode::argument, std::to_string(threads) + " threads are asked for, expected 1 to 64.",
+    refused(ErrorCode::argument,
+            std::to_string(threads) + " threads are asked for, expected 1 to 64.",
             [&] { Session(given.path, threads); });
 }
 

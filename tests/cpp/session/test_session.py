@@ -95,7 +95,7 @@ def test_it_says_what_it_is(demo: Demo, program: Path) -> None:
         model_path().name,
         metadata.target.text,
         PACKAGE,
-        f"3 threads, {metadata.memory.total(3)} bytes",
+        f"3 threads, {metadata.call_bytes(3)} bytes",
         "batches",
         "input image float32 1 1 8 8",
         "output logits float32 1 10",
@@ -160,7 +160,10 @@ def test_batches_that_cannot_be_cut(program: Path, tmp_path: Path) -> None:
     model = by_hand(tmp_path / "even.so", HEADER + blocks, _BATCHES)
     (tmp_path / "in.bin").write_bytes(bytes(36))
     said = output(program, "run", model, 1, 3, tmp_path / "in.bin", "out.bin", expected=1)
-    assert said == "error: 3 images are given, which cannot be cut into batches of (2, 4).\n"
+    assert said == (
+        "error: a batch of 3 cannot be cut into batches of 2, 4, always the largest that fits "
+        "first. Compile the model with --batch 1 among others.\n"
+    )
 
 
 _KINDS = """

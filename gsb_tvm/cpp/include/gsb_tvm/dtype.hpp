@@ -59,7 +59,8 @@ inline std::optional<Dtype> dtype_named(std::string_view name) noexcept {
   return std::nullopt;
 }
 
-// Integers by their size, since `long` and `long long` may be the same; 0, 1, 2, 3 for 1 to 8 bytes.
+// Integers by their size, since `long` and `long long` may be the same; 0, 1, 2, 3 for 1 to 8
+// bytes.
 template <class T>
 constexpr int size_step() noexcept {
   return sizeof(T) == 1 ? 0 : sizeof(T) == 2 ? 1 : sizeof(T) == 4 ? 2 : 3;
@@ -77,12 +78,15 @@ inline constexpr std::size_t size_of(Dtype dtype) noexcept { return detail::fact
 template <class T>
 constexpr Dtype dtype_of() noexcept {
   using Plain = std::remove_cv_t<T>;
-  static_assert(std::is_integral_v<Plain> || std::is_same_v<Plain, float> ||
-                    std::is_same_v<Plain, double>,
-                "a tensor holds bool, integers, float or double");
-  if constexpr (std::is_same_v<Plain, bool>) return Dtype::boolean;
-  else if constexpr (std::is_same_v<Plain, float>) return Dtype::float32;
-  else if constexpr (std::is_same_v<Plain, double>) return Dtype::float64;
+  static_assert(
+      std::is_integral_v<Plain> || std::is_same_v<Plain, float> || std::is_same_v<Plain, double>,
+      "a tensor holds bool, integers, float or double");
+  if constexpr (std::is_same_v<Plain, bool>)
+    return Dtype::boolean;
+  else if constexpr (std::is_same_v<Plain, float>)
+    return Dtype::float32;
+  else if constexpr (std::is_same_v<Plain, double>)
+    return Dtype::float64;
   else {
     constexpr Dtype first = std::is_signed_v<Plain> ? Dtype::int8 : Dtype::uint8;
     return static_cast<Dtype>(static_cast<int>(first) + detail::size_step<Plain>());

@@ -41,7 +41,8 @@ class Session {
   const std::vector<TensorInfo>& outputs() const { return state().outputs; }
 
   /// Batches that the artefact has code for, ascending. Empty where the shapes are as they stand;
-  /// else a call takes any number of images that can be cut into these.
+  /// else a call takes any number of images that can be cut into these, the largest first: 5 are 4
+  /// and 1, and give what calls of 4 and 1 give.
   const std::vector<std::int64_t>& batches() const { return state().batches; }
 
   int threads() const { return state().threads; }

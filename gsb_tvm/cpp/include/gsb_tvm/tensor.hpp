@@ -54,8 +54,8 @@ class Tensor {
     std::size_t count = 1;
     for (const std::int64_t extent : shape) {
       if (extent < 0)
-        throw Error(ErrorCode::argument,
-                    "an extent of " + std::to_string(extent) + " is asked for, expected 0 or more.");
+        throw Error(ErrorCode::argument, "an extent of " + std::to_string(extent) +
+                                             " is asked for, expected 0 or more.");
       count *= static_cast<std::size_t>(extent);
     }
     return count;
@@ -64,8 +64,8 @@ class Tensor {
   template <class T>
   void check() const {
     if (!stands_for(dtype_of<T>(), dtype_))
-      throw Error(ErrorCode::argument, std::string("a tensor of ") + name(dtype_) +
-                                           " is read as " + name(dtype_of<T>()) + ".");
+      throw Error(ErrorCode::argument, std::string("a tensor of ") + name(dtype_) + " is read as " +
+                                           name(dtype_of<T>()) + ".");
   }
 
   Dtype dtype_;

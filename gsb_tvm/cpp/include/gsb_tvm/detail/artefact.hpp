@@ -56,10 +56,10 @@ inline SectionHeader read_section_header(const File& file, const Section& sectio
   };
   check(section.size >= start && std::memcmp(header.magic, "gsb-tvm", sizeof header.magic) == 0);
   if (header.format != GSB_TVM_ARTEFACT_FORMAT)
-    file.fail(ErrorCode::version,
-              "made in artefact format " + std::to_string(header.format) + ", expected " +
-                  std::to_string(GSB_TVM_ARTEFACT_FORMAT) +
-                  ". Compile the model again with gsb_tvm " GSB_TVM_VERSION ".");
+    file.fail(ErrorCode::version, "made in artefact format " + std::to_string(header.format) +
+                                      ", expected " + std::to_string(GSB_TVM_ARTEFACT_FORMAT) +
+                                      ". Compile the model again with gsb_tvm " GSB_TVM_VERSION
+                                      ".");
   check(section.size >= sizeof header);
   file.read(&header, sizeof header, section.offset);
   const std::uint64_t room = section.size - sizeof header;

@@ -31,13 +31,15 @@ inline std::vector<std::int64_t> batches(const Model& model) {
   return made;
 }
 
-// The largest piece first, as gsb_tvm/runtime/session.py cuts: 5 images are 4 and 1.
+// The largest piece first, as gsb_tvm/runtime/batches.py cuts, with its sentence: 5 images are 4
+// and 1.
 inline void check_batch(const std::vector<std::int64_t>& batches, std::int64_t batch) {
   std::int64_t rest = batch;
   for (auto size = batches.rbegin(); size != batches.rend(); ++size) rest %= *size;
   if (rest)
-    refuse(std::to_string(batch) + " images are given, which cannot be cut into batches of " +
-           text(batches) + ".");
+    refuse("a batch of " + std::to_string(batch) + " cannot be cut into batches of " +
+           listed(batches) +
+           ", always the largest that fits first. Compile the model with --batch 1 among others.");
 }
 
 // Run `batch` images, which can be cut, or a call whose shapes are as they stand.

@@ -21,11 +21,11 @@ inline void check_number(std::size_t given, std::size_t expected, const char* ki
            ".");
 }
 
-inline std::string text(const std::vector<std::int64_t>& shape) {
+inline std::string listed(const std::vector<std::int64_t>& numbers) {
   std::string made;
-  for (const std::int64_t extent : shape)
-    made += (made.empty() ? "" : ", ") + std::to_string(extent);
-  return "(" + made + ")";
+  for (const std::int64_t number : numbers)
+    made += (made.empty() ? "" : ", ") + std::to_string(number);
+  return made;
 }
 
 // Images in a view, at least one, of a tensor whose images are `image`.
@@ -57,8 +57,8 @@ inline void check_view(const Input& view, const TensorInfo& image, const char* k
 inline void check_shape(const Tensor& tensor, const TensorInfo& info,
                         const std::vector<std::int64_t>& expected) {
   if (tensor.shape() != expected)
-    refuse("input \"" + info.name + "\": shape " + text(tensor.shape()) + " is given, expected " +
-           text(expected) + ".");
+    refuse("input \"" + info.name + "\": shape (" + listed(tensor.shape()) +
+           ") is given, expected (" + listed(expected) + ").");
 }
 
 }  // namespace gsb_tvm::detail

@@ -27,14 +27,16 @@ class Context {
   // Run a program. The threads of a process that was forked stayed with its parent: it gets new
   // ones. Throws Error where the system starts none.
   void run(const Model& model, const Runnable& runnable, const Tensors& tensors) {
-    Call call{callers[runnable.tensors()], runnable.entry, &tensors, memory_.get(), model.weights()};
+    Call call{callers[runnable.tensors()], runnable.entry, &tensors, memory_.get(),
+              model.weights()};
     if (!pool_) {
       do_part(&call, 0, 1);
       return;
     }
     // The parts count the barriers that they have passed, from zero in each call.
     const Program& program = runnable.program;
-    std::memset(memory_.get() + program.fixed_bytes - program.epochs_bytes, 0, program.epochs_bytes);
+    std::memset(memory_.get() + program.fixed_bytes - program.epochs_bytes, 0,
+                program.epochs_bytes);
     if (gsb_pool_run(pool_.get(), do_part, &call) == 0) return;
     pool_ = started(threads_);
     gsb_pool_run(pool_.get(), do_part, &call);

@@ -27,10 +27,11 @@ constexpr CrcTables make_crc_tables() noexcept {
 
 inline constexpr CrcTables crc_tables = make_crc_tables();
 
-// The checksum of some bytes and more behind them; 0 for none yet. Eight bytes a step, which is four
-// times as fast as one (Kounavis and Berry, "A systematic approach to building high performance,
-// software-based, CRC generators", 2005).
-inline std::uint32_t crc32(std::uint32_t crc, const unsigned char* data, std::size_t size) noexcept {
+// The checksum of some bytes and more behind them; 0 for none yet. Eight bytes a step, which is
+// four times as fast as one (Kounavis and Berry, "A systematic approach to building high
+// performance, software-based, CRC generators", 2005).
+inline std::uint32_t crc32(std::uint32_t crc, const unsigned char* data,
+                           std::size_t size) noexcept {
   crc = ~crc;
   for (; size >= 8; data += 8, size -= 8) {
     for (std::size_t i = 0; i < 4; ++i) crc ^= static_cast<std::uint32_t>(data[i]) << 8 * i;

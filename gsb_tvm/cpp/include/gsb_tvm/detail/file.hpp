@@ -1,4 +1,5 @@
-// A file that is read in pieces. Not mapped: one that is cut while it is read would end the program.
+// A file that is read in pieces. Not mapped: one that is cut while it is read would end the
+// program.
 #ifndef GSB_TVM_DETAIL_FILE_HPP_
 #define GSB_TVM_DETAIL_FILE_HPP_
 

@@ -33,7 +33,8 @@ class Library {
     if (!handle_) fail();
     try {
       if (std::memcmp(symbol(metadata_symbol), &header, sizeof header) != 0)
-        throw Error(ErrorCode::damaged, path_ + ": was replaced while it was loaded. Load it again.");
+        throw Error(ErrorCode::damaged,
+                    path_ + ": was replaced while it was loaded. Load it again.");
     } catch (...) {
       dlclose(handle_);
       throw;

@@ -24,8 +24,8 @@ class Lines {
 
   // Whether the next line begins with `key`, which is taken then.
   bool take(std::string_view key) noexcept {
-    const bool is_next = left_.size() > key.size() && left_.substr(0, key.size()) == key &&
-                         left_[key.size()] == ' ';
+    const bool is_next =
+        left_.size() > key.size() && left_.substr(0, key.size()) == key && left_[key.size()] == ' ';
     if (is_next) left_.remove_prefix(key.size() + 1);
     return is_next;
   }
