@@ -14,8 +14,25 @@ BYTES = 16  # of a vector
 
 
 def add_pairs(low: Expr, high: Expr) -> Expr:
-    """``uint8x16``: sums of neighbouring bytes of ``low``, then of ``high`` (``addp``)."""
-    return tirx.call_llvm_pure_intrin("uint8x16", "llvm.aarch64.neon.addp.v16i8", low, high)
+    """Sums of neighbouring integers of ``low``, then of ``high`` (``addp``)."""
+    return tirx.call_llvm_pure_intrin(low.ty.dtype, "llvm.aarch64.neon.addp", low, high)
+
+
+def add_float_pairs(low: Expr, high: Expr) -> Expr:
+    """Sums of neighbouring floats of ``low``, then of ``high`` (``faddp``)."""
+    return tirx.call_llvm_pure_intrin(low.ty.dtype, "llvm.aarch64.neon.faddp", low, high)
+
+
+def shift_right_insert(kept: Expr, vector: Expr, shift: int) -> Expr:
+    """``vector >> shift`` in each integer, its highest ``shift`` bits from ``kept`` (``sri``)."""
+    name, amount = "llvm.aarch64.neon.vsri", tirx.const(shift, "int32")
+    return tirx.call_llvm_pure_intrin(kept.ty.dtype, name, kept, vector, amount)
+
+
+def smallest(vector: Expr) -> Expr:
+    """Smallest of unsigned integers (``uminv``)."""
+    element = str(vector.ty.dtype).split("x")[0]
+    return tirx.call_llvm_pure_intrin(element, "llvm.vector.reduce.umin", vector)
 
 
 def packed(masks: Sequence[Expr]) -> Expr:

@@ -67,15 +67,22 @@ def kernel(spec: Binarize, profile: Profile) -> Any:
         shared(
             spec.compare,
             buffers,
-            lambda emitter, share: _Wide(spec, profile, buffers, emitter).emit(share),
+            lambda emitter, share: Wide(spec, profile, buffers, emitter).emit(share),
         )
 
     return prim_func([*spec.inputs(), *spec.outputs()], body)
 
 
-class _Wide:
+class Wide:
+    """Blocks of ``block`` rows of one part, by default as many as hide latencies."""
+
     def __init__(
-        self, spec: Binarize, profile: Profile, buffers: dict[str, Buffer], emitter: Emitter
+        self,
+        spec: Binarize,
+        profile: Profile,
+        buffers: dict[str, Buffer],
+        emitter: Emitter,
+        block: int | None = None,
     ) -> None:
         rows = spec.rows
         # Whole words follow each other across groups: one long group.
@@ -85,7 +92,7 @@ class _Wide:
         self._fast_quotient = profile.has_fma
         self._buffers = buffers
         self._emitter = emitter
-        self._block = block_rows(rows.tokens)
+        self._block = block or block_rows(rows.tokens)
         self._sum_words = sum_words(rows.features, profile.lanes)
 
     def emit(self, share: Share) -> None:
@@ -188,13 +195,13 @@ class _Wide:
         with T.serial(0, rows.groups) as g:
             with T.serial(0, rows.width // WORD_BITS) as w:
                 start = bind(g * rows.width + w * WORD_BITS)
-                self._pack_word(b, first, start, g * per_group + w, normed, None)
+                self.pack_word(b, first, start, g * per_group + w, normed, None)
             if rows.width % WORD_BITS:
                 wanted = bind(g * rows.width + rows.width // WORD_BITS * WORD_BITS)
                 start = bind(T.min(wanted, rows.features - WORD_BITS))
-                self._pack_word(b, first, start, (g + 1) * per_group - 1, normed, wanted - start)
+                self.pack_word(b, first, start, (g + 1) * per_group - 1, normed, wanted - start)
 
-    def _pack_word(
+    def pack_word(
         self,
         b: Expr,
         first: Expr,

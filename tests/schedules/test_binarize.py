@@ -181,6 +181,28 @@ def test_values_no_reciprocal_can_serve(
         _check(spec, level, [x, *vectors])
 
 
+GAMMAS = (0.0, -0.0, 1e-44, -1e-44, 2.0**-95, -(2.0**-95), 1e-30, 1e-6, -1.0, 1.0, 300.0, 1e30)
+OFFSETS = (0.0, 2.0**-149, 2.0**-80, 1e-6, 1.0, 19.0, 21.0, 64.0, 1e30)
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_factors_and_offsets_of_any_size(level: Profile, kind: Kind) -> None:
+    """Also beta and shift that cancel, nearly or to exactly 0, and rows far from 0."""
+    gamma, beta = (a.ravel() for a in np.meshgrid(np.float32(GAMMAS), np.float32(OFFSETS)))
+    features = -(-gamma.size // 32) * 32
+    rng = np.random.default_rng(3)
+    rows = Rows(1, 9, 1, features)
+    spec = Binarize(rows, Compare(kind, 0.0, kind is Kind.MASKED), True, True, EPS)
+    x = _balanced(rng, rows)
+    x[0, 6:] += np.float32([8, 64, 2**14])[:, None]  # as many deviations as 1, 12 and 3000
+    for factor in (-1.0, -1.0 + 2.0**-23, 0.0, 1.0, -0.5):
+        for few in (slice(0, None), slice(9 * gamma.size // 12, None), slice(0, 32)):
+            vectors = [np.resize(a[few], features) for a in (gamma, beta)]
+            shift = (vectors[1] * np.float32(factor)).astype(np.float32)
+            with np.errstate(all="ignore"):
+                _check(spec, level, [x, *vectors, shift])
+
+
 @pytest.mark.parametrize(("groups", "width"), [(1, 24), (2, 33), (1, 384)])
 @pytest.mark.parametrize("value", [-1.0, 0.0, 1.0])
 def test_rows_of_one_value(level: Profile, groups: int, width: int, value: float) -> None:
