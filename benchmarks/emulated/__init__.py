@@ -1,0 +1,1 @@
+"""Programs around compiled networks, run by an emulator."""
