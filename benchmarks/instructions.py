@@ -167,7 +167,7 @@ def others(
 
 def predicted(
     rows: "Sequence[Row]", counted: "Counted", count: int
-) -> "list[tuple[Row, Loop, dict[str, float]]]":
+) -> "list[tuple[Row, Loop, dict[str, float | None]]]":
     """The hottest code of all kernels, and cycles by CPU."""
     from counting.loops import loop, pieces, predicted_cycles
 
@@ -186,7 +186,7 @@ def plain(rows: "Sequence[Row]") -> list[dict[str, object]]:
     return [{name: getattr(row, name) for name in names} for row in rows]
 
 
-def code(found: "Sequence[tuple[Row, Loop, dict[str, float]]]") -> list[dict[str, object]]:
+def code(found: "Sequence[tuple[Row, Loop, dict[str, float | None]]]") -> list[dict[str, object]]:
     """Hottest code for JSON; its cycles are predictions."""
     return [
         {

@@ -97,7 +97,7 @@ def loop(piece: Block, program: Path) -> Loop:
     end = piece.address + _WIDTH * piece.instructions
     span = [f"--start-address={piece.address}", f"--stop-address={end}"]
     done = subprocess.run(
-        [_tool("llvm-objdump"), "-d", "--no-show-raw-insn", *span, str(program)],
+        [_tool("llvm-objdump"), "-d", "--mattr=+all", "--no-show-raw-insn", *span, str(program)],
         capture_output=True,
         text=True,
         check=True,
@@ -108,13 +108,15 @@ def loop(piece: Block, program: Path) -> Loop:
     return Loop(piece.address, marked, piece.executions)
 
 
-def predicted_cycles(lines: Sequence[str], cpu: str) -> float:
-    """Cycles of one time through that llvm-mca predicts: all data in the first cache.
+def predicted_cycles(lines: Sequence[str], cpu: str) -> float | None:
+    """Cycles of one time through that llvm-mca predicts, with all data in the first cache.
+
+    None where the CPU lacks one of the instructions.
 
     Raises
     ------
     ToolchainError
-        There is no llvm-mca, or it does not know an instruction or the CPU.
+        There is no llvm-mca, or it does not know the CPU.
     """
     command = [_tool("llvm-mca"), "-mtriple=aarch64", f"-mcpu={cpu}", "-json"]
     done = subprocess.run(
@@ -124,6 +126,8 @@ def predicted_cycles(lines: Sequence[str], cpu: str) -> float:
         text=True,
         check=False,
     )
+    if "instruction requires:" in done.stderr:
+        return None
     if done.returncode:
         raise ToolchainError(f"llvm-mca fails for {cpu}: {done.stderr.strip()[:300]}")
     summary = msgspec.json.decode(done.stdout)["CodeRegions"][0]["SummaryView"]

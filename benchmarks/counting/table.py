@@ -60,7 +60,7 @@ def _rate(value: float | None) -> str:
 
 
 def predictions(
-    found: Sequence[tuple[Row, Loop, dict[str, float]]], cpus: Sequence[str], whole: int
+    found: Sequence[tuple[Row, Loop, dict[str, float | None]]], cpus: Sequence[str], whole: int
 ) -> Table:
     """A row for each piece of straight code; cycles are predictions."""
     table = _table(("kernel", "shape"), ("share", "length", "MAC/instruction", *cpus))
@@ -71,7 +71,7 @@ def predictions(
     return table
 
 
-def mixes(found: Sequence[tuple[Row, Loop, dict[str, float]]]) -> str:
+def mixes(found: Sequence[tuple[Row, Loop, dict[str, float | None]]]) -> str:
     """A line for each piece of straight code: its most frequent instructions."""
     return "\n".join(
         f"{_short(row.kernel)}, {len(loop.lines)} instructions: "
