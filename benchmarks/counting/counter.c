@@ -20,7 +20,7 @@
  * when it is entered, so in "block" lines that with a mark or a tick in it may be one execution
  * off; all other counts are exact, and the same every time.
  *
- * Declared here is what is used of QEMU's interface for plugins, version 1 (QEMU 4.2 and later;
+ * Declared here is what is used of QEMU's interface for plugins, version 1 (QEMU 4.2 to 8.2;
  * include/qemu/qemu-plugin.h, docs/devel/tcg-plugins.rst): distributions do not ship the header.
  */
 #include <inttypes.h>

@@ -3,6 +3,7 @@
 The plugin, ``counter.c``, is compiled where it is used, by the host's C compiler.
 """
 
+import re
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from gsb_tvm.dialect.errors import ToolchainError, VerifyError
 
 _SOURCE = Path(__file__).with_name("counter.c")
 _EMULATOR = "qemu-aarch64"
+_NEWEST = 8  # of QEMU: version 9 took functions out of its interface for plugins
 _TIMEOUT_S = 3600
 
 
@@ -64,12 +66,12 @@ def built(folder: Path) -> Path:
 
 
 def emulator() -> str:
-    """Path of a QEMU that takes plugins.
+    """Path of a QEMU that takes the plugin.
 
     Raises
     ------
     ToolchainError
-        None is installed, or it was built without them.
+        None is installed, or it was built without plugins, or takes others.
     """
     path = shutil.which(_EMULATOR)
     if path is None:
@@ -77,13 +79,22 @@ def emulator() -> str:
             f"{_EMULATOR} is not installed, which counts. Install it (Debian: apt install "
             "qemu-user)."
         )
-    said = subprocess.run([path, "--help"], capture_output=True, text=True, check=False)
-    if "-plugin" not in said.stdout:
+    if "-plugin" not in _said(path, "--help"):
         raise ToolchainError(
             f"{path} was built without plugins, expected -plugin among its options. Install "
             "Debian's qemu-user, or build QEMU with --enable-plugins."
         )
+    version = re.search(r"version (\d+)", _said(path, "--version"))
+    if version and int(version.group(1)) > _NEWEST:
+        raise ToolchainError(
+            f"{path} is QEMU {version.group(1)}, whose plugins have another interface, expected "
+            f"4.2 to {_NEWEST}.2. Put an older one, as Debian 12 has it, before it in PATH."
+        )
     return path
+
+
+def _said(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
 
 def count(cpu: str, command: Sequence[str], folder: Path, *options: str) -> list[Section]:
