@@ -73,11 +73,17 @@ def compile_programs(
             is_several,
         )
         with clock.part(request.part):
-            compiled = compile_program(request, profile, constants, clock, _dump(request, options))
-        made.append(compiled.slim() if is_several else compiled)
+            # No name here: it would keep the modules of one program while the next is compiled.
+            made.append(
+                _kept(compile_program(request, profile, constants, clock, _dump(request, options)))
+            )
     if not fit_together(joined(made).programs):
         raise refuse_fixed(made[-1].metadata)
     return made
+
+
+def _kept(compiled: Compiled) -> Compiled:
+    return compiled.slim() if compiled.request.is_one_of_several else compiled
 
 
 def joined(made: Sequence[Compiled]) -> Metadata:
