@@ -67,3 +67,19 @@ def test_it_stands_behind_the_metadata(artefact: Artefact) -> None:
     metadata = meta.read(artefact.path)
     text = msgspec.json.encode(metadata, order="deterministic")
     assert text + descriptor(metadata) in artefact.path.read_bytes()
+
+
+def test_each_program_is_a_block(popcount, native) -> None:
+    metadata = popcount.metadata(native)
+    program = metadata.program
+    two = [
+        msgspec.structs.replace(program, batch=batch, entry=f"gsb_b{batch}") for batch in (16, 32)
+    ]
+    lines = descriptor(msgspec.structs.replace(metadata, programs=tuple(two))).decode().splitlines()
+    kinds = [line.split()[0] for line in lines]
+    block = ["program", "memory", "input", "output"]
+    assert kinds[kinds.index("program") :] == block * 2
+    assert [line for line in lines if line.startswith("program")] == [
+        "program gsb_b16_part 16",
+        "program gsb_b32_part 32",
+    ]

@@ -10,6 +10,9 @@ import gsb_tvm
 from gsb_tvm.dialect.versions import PACKAGE
 from gsb_tvm.driver import Options, compile_model
 from gsb_tvm.models.demo import model_path
+from gsb_tvm.models.export import export
+from gsb_tvm.models.fill import realistic_
+from gsb_tvm.models.gsb import PRESETS, Gsb
 from gsb_tvm.runtime import emulate
 from gsb_tvm.runtime import metadata as meta
 from gsb_tvm.runtime.cpp_folder import CPP
@@ -153,6 +156,18 @@ def test_a_call_is_cut_into_batches(program: Path, tmp_path: Path) -> None:
         data = ran(program, model, x.tobytes(), tmp_path, threads=2, batch=batch)
         np.testing.assert_array_equal(np.frombuffer(data, np.float32, batch), x.sum(1))
         assert np.frombuffer(data, np.int32, offset=4 * batch).tolist() == expected
+
+
+def test_any_batch_gives_the_numbers_of_python(program: Path, tmp_path: Path) -> None:
+    network, model = tmp_path / "mini.onnx", tmp_path / "mini.so"
+    export(realistic_(Gsb(PRESETS["mini"]), 0), network, dynamic_batch=True)
+    compile_model(network, resolve("native"), Options(model, batch=(1, 2, 4), verify=False))
+    here = gsb_tvm.load(model)
+    images = np.random.default_rng(6).standard_normal((9, 3, 32, 32), np.float32)
+    for batch in range(1, 10):
+        given, expected = images[:batch], here(images[:batch]).tobytes()
+        for threads in (1, 3):
+            assert ran(program, model, given.tobytes(), tmp_path, threads, batch) == expected
 
 
 def test_batches_that_cannot_be_cut(program: Path, tmp_path: Path) -> None:
