@@ -13,7 +13,9 @@ from gsb_tvm.driver import Options, compile_model
 from gsb_tvm.models.export import export
 from gsb_tvm.models.fill import realistic_
 from gsb_tvm.models.gsb import PRESETS, Gsb
+from gsb_tvm.runtime.emulate import skip_reason
 from gsb_tvm.runtime.metadata import WEIGHTS, read
+from gsb_tvm.runtime.toolchains import find
 from gsb_tvm.runtime.workers import check_threads
 from gsb_tvm.targets import resolve
 from tests import tiny_models as tiny
@@ -208,6 +210,18 @@ def test_each_batch_is_dumped(folder, tmp_path):
     compile_model(folder / "m.onnx", HOST, options)
     for batch in (1, 2):
         assert (tmp_path / "ir" / f"batch-{batch}" / "model.s").exists()
+
+
+def test_each_program_for_another_cpu_is_verified(folder, tmp_path):
+    a72 = resolve("llvm -mcpu=cortex-a72")
+    if not find(a72):
+        pytest.skip("no cross linker")
+    result = compile_model(folder / "m.onnx", a72, Options(tmp_path / "m.so", batch=(1, 3)))
+    found = {(each.batch, each.where): each.result.verdict for each in result.checks}
+    assert list(found) == [(b, where) for b in (1, 3) for where in ("host build", "emulated")]
+    assert found[1, "host build"] == found[3, "host build"] == "ok"
+    emulated = {found[1, "emulated"], found[3, "emulated"]}
+    assert emulated == ({"skipped"} if skip_reason(a72) else {"ok"})
 
 
 def test_equal_models_give_equal_bytes(compiled, folder):
