@@ -5,10 +5,11 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 namespace gsb_tvm::detail {
 
-using CrcTables = std::array<std::array<std::uint32_t, 256>, 8>;
+using CrcTables = std::array<std::array<std::uint32_t, 256>, 16>;
 
 constexpr CrcTables make_crc_tables() noexcept {
   CrcTables tables{};
@@ -27,20 +28,23 @@ constexpr CrcTables make_crc_tables() noexcept {
 
 inline constexpr CrcTables crc_tables = make_crc_tables();
 
-// The checksum of some bytes and more behind them; 0 for none yet. Eight bytes a step, which is
-// four times as fast as one (Kounavis and Berry, "A systematic approach to building high
-// performance, software-based, CRC generators", 2005).
+// What four bytes, `ahead` bytes before the end of a step, add to the checksum.
+inline std::uint32_t crc_of_word(std::uint32_t word, std::size_t ahead) noexcept {
+  return crc_tables[ahead + 3][word & 0xff] ^ crc_tables[ahead + 2][word >> 8 & 0xff] ^
+         crc_tables[ahead + 1][word >> 16 & 0xff] ^ crc_tables[ahead][word >> 24];
+}
+
+// The checksum of some bytes and more behind them; 0 for none yet. Sixteen bytes a step, whose
+// look-ups do not wait for each other (Kounavis and Berry, "A systematic approach to building high
+// performance, software-based, CRC generators", 2005). Words are little-endian, as are both CPUs.
 inline std::uint32_t crc32(std::uint32_t crc, const unsigned char* data,
                            std::size_t size) noexcept {
   crc = ~crc;
-  for (; size >= 8; data += 8, size -= 8) {
-    for (std::size_t i = 0; i < 4; ++i) crc ^= static_cast<std::uint32_t>(data[i]) << 8 * i;
-    std::uint32_t next = 0;
-    for (std::size_t i = 0; i < 4; ++i) {
-      next ^= crc_tables[7 - i][crc >> 8 * i & 0xff];
-      next ^= crc_tables[3 - i][data[4 + i]];
-    }
-    crc = next;
+  for (; size >= 16; data += 16, size -= 16) {
+    std::uint32_t words[4];
+    std::memcpy(words, data, sizeof words);
+    crc = crc_of_word(words[0] ^ crc, 12) ^ crc_of_word(words[1], 8) ^ crc_of_word(words[2], 4) ^
+          crc_of_word(words[3], 0);
   }
   for (; size > 0; ++data, --size) crc = crc >> 8 ^ crc_tables[0][(crc ^ *data) & 0xff];
   return ~crc;
