@@ -35,6 +35,12 @@ def smallest(vector: Expr) -> Expr:
     return tirx.call_llvm_pure_intrin(element, "llvm.vector.reduce.umin", vector)
 
 
+def widen_pairs(counts: Expr) -> Expr:
+    """``uint16x8``: sums of neighbouring bytes of a ``uint8x16`` (``uaddlp``, ``uadalp``)."""
+    name = "llvm.aarch64.neon.uaddlp.v8i16.v16i8"
+    return tirx.call_llvm_pure_intrin("uint16x8", name, counts)
+
+
 def packed(masks: Sequence[Expr]) -> Expr:
     """Packed words of one, two or four boolean vectors of 32 lanes, lane 0 the lowest bit.
 

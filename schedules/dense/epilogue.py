@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from tvm.script.ir_builder import tirx as T
 
-from gsb_tvm.dialect.bits import WORD_BITS, words
+from gsb_tvm.dialect.bits import WORD_BITS, Rows, words
 from gsb_tvm.dialect.specs import Dense, Kind, Operand
 from gsb_tvm.schedules.sharing import Share
 from gsb_tvm.schedules.slots import Flag
@@ -72,6 +72,16 @@ def based(block: Block, offset: int, lanes: int) -> Expr:
     if isinstance(block.base, int):
         return T.broadcast(T.int32(block.base), lanes) if lanes > 1 else T.int32(block.base)
     return block.base[span(offset, lanes)]
+
+
+def real_bits(rows: Rows, word: Expr) -> Expr:
+    """Bits of word ``word`` of a row that are not padding."""
+    rest = rows.width % WORD_BITS
+    if rest == 0:
+        return T.uint32(2**WORD_BITS - 1)
+    per_group = words(rows.width)
+    is_last = T.floormod(word, per_group) == per_group - 1
+    return T.Select(is_last, T.uint32(2**rest - 1), T.uint32(2**WORD_BITS - 1))
 
 
 class Floats:
@@ -181,7 +191,7 @@ class Bits:
             word = T.floordiv(block.first, WORD_BITS) + part
             count = bind(counts[span(part * WORD_BITS, WORD_BITS)])
             inside = [self._inside(p, part, count) for p in self.prefixes]
-            real = self._real(word)
+            real = real_bits(self.rows, word)
             if self.masked:
                 zero = bind(inside[1] & real)
                 nonzero = bind(~inside[1] & real)
@@ -195,15 +205,6 @@ class Bits:
         at = span(part * WORD_BITS, WORD_BITS)
         offset = T.cast(count + self.shift[prefix][at], f"uint32x{WORD_BITS}")
         return bind(bits_of(offset <= self.length[prefix][at], WORD_BITS))
-
-    def _real(self, word: Expr) -> Expr:
-        """Bits of output word ``word`` that are not padding."""
-        rest = self.rows.width % WORD_BITS
-        if rest == 0:
-            return T.uint32(2**WORD_BITS - 1)
-        per_group = words(self.rows.width)
-        is_last = T.floormod(word, per_group) == per_group - 1
-        return T.Select(is_last, T.uint32(2**rest - 1), T.uint32(2**WORD_BITS - 1))
 
     def leave(self, share: Share, zeros: Flag | None) -> None:
         """Say whether any value was zero."""

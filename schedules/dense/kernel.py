@@ -12,13 +12,14 @@ from typing import Any
 from tvm.script.ir_builder import tirx as T
 
 from gsb_tvm.dialect.specs import Dense, Kind
-from gsb_tvm.schedules.dense import amx
+from gsb_tvm.schedules.dense import amx, pairs
 from gsb_tvm.schedules.dense.carry_save import count_carry_save
 from gsb_tvm.schedules.dense.counters import Cells, Tile, count_bytes, count_words, repeat
 from gsb_tvm.schedules.dense.epilogue import Block, Epilogue, epilogue, span
 from gsb_tvm.schedules.dense.formula import Base, Product, Term, product
 from gsb_tvm.schedules.dense.lookup import Lookup
 from gsb_tvm.schedules.dense.operands import Plane, column_base
+from gsb_tvm.schedules.dense.pairs_epilogue import pairs_epilogue
 from gsb_tvm.schedules.dense.tiles import LINE_WORDS, Method, Tiles, lines_ahead, method, tiles
 from gsb_tvm.schedules.sharing import Share, phase
 from gsb_tvm.schedules.slots import Flag
@@ -43,7 +44,7 @@ def kernel(spec: Dense, profile: Profile, how: Method | None = None) -> Any:
     of :func:`method`.
     """
     assert spec.column_tile == tiles(profile).column_tile
-    write = _write_tiles if (how or method(spec, profile)) is Method.TILES else _write_counts
+    write = _WRITERS.get(how or method(spec, profile), _write_counts)
     tensors = [*spec.inputs(), *spec.outputs()]
 
     def body(*buffers: Buffer) -> None:
@@ -67,26 +68,72 @@ def _write_tiles(
         finish.leave(share, zeros)
 
 
-def _write_counts(
+def _write_pairs(
     spec: Dense, profile: Profile, named: dict[str, Buffer], zeros: Flag | None
 ) -> None:
-    """The phase of the layer by counting; a masked activation without zeros is one of signs."""
-    shape = tiles(profile)
+    """The phase of the layer by pairs of bytes; of masked activations with zeros by single ones."""
+    spread = pairs.spread_activation(spec)
 
-    def write(share: Share, activation: Kind) -> None:
-        finish = epilogue(spec, named, shape.lanes)
-        _Nest(spec, shape, named, product(activation, spec.weight), finish, share).write()
+    def count(share: Share, activation: Kind) -> None:
+        finish = pairs_epilogue(spec, named)
+        form = product(activation, spec.weight)
+        pairs.Nest(spec, named, form, finish, share, spread).write()
         finish.leave(share, zeros)
 
     with phase() as share:
-        if spec.activation is not Kind.MASKED:
-            write(share, spec.activation)
-            return
-        with T.If(named["a_zeros"][0] == 0):
-            with T.Then():
-                write(share, Kind.SIGN)
-            with T.Else():
-                write(share, Kind.MASKED)
+        _by_activation(
+            spec,
+            named,
+            lambda kind: count(share, kind),
+            lambda kind: _count(spec, profile, named, zeros, share, kind),
+        )
+
+
+def _write_counts(
+    spec: Dense, profile: Profile, named: dict[str, Buffer], zeros: Flag | None
+) -> None:
+    """The phase of the layer by counting."""
+
+    def count(kind: Kind) -> None:
+        _count(spec, profile, named, zeros, share, kind)
+
+    with phase() as share:
+        _by_activation(spec, named, count, count)
+
+
+def _by_activation(
+    spec: Dense,
+    named: dict[str, Buffer],
+    plain: Callable[[Kind], None],
+    masked: Callable[[Kind], None],
+) -> None:
+    """``plain`` or ``masked`` of the activation's kind; without zeros a masked one is of signs."""
+    if spec.activation is not Kind.MASKED:
+        plain(spec.activation)
+        return
+    with T.If(named["a_zeros"][0] == 0):
+        with T.Then():
+            plain(Kind.SIGN)
+        with T.Else():
+            masked(Kind.MASKED)
+
+
+def _count(
+    spec: Dense,
+    profile: Profile,
+    named: dict[str, Buffer],
+    zeros: Flag | None,
+    share: Share,
+    activation: Kind,
+) -> None:
+    """One form of the product by counting."""
+    shape = tiles(profile)
+    finish = epilogue(spec, named, shape.lanes)
+    _Nest(spec, shape, named, product(activation, spec.weight), finish, share).write()
+    finish.leave(share, zeros)
+
+
+_WRITERS = {Method.TILES: _write_tiles, Method.PAIRS: _write_pairs}
 
 
 class _Nest:

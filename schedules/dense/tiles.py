@@ -14,6 +14,7 @@ class Method(Enum):
 
     WORDS = "population count of 32-bit lanes"
     BYTES = "population count of bytes"
+    PAIRS = "population count of bytes, added in pairs"
     CARRY_SAVE = "population count of bytes after carry-save addition"
     LOOKUP = "table of nibbles"
     TILES = "tile products of bytes"
@@ -100,10 +101,19 @@ def amx_steps(profile: Profile, words: int) -> int:
     return -(-steps // -(-steps // most))
 
 
+PAIR_ROWS, PAIR_COLUMNS = 4, 32  # of a tile of Method.PAIRS, four packed words of output
+PAIR_WORDS = 15  # a byte counter gains at most 16 a word: 15 * 16 <= 255
+
+
 def method(spec: Dense, profile: Profile) -> Method:
-    """How the kernel of ``spec`` multiplies; with AMX what takes fewer cycles by estimate."""
+    """How the kernel of ``spec`` multiplies; with AMX what takes fewer cycles by estimate.
+
+    PAIRS, Neon: counts of signs or masks times signs, in 16 bits with room for twice a row.
+    """
     if profile.has_amx_int8 and tile_cycles(spec, profile) < count_cycles(spec):
         return Method.TILES
+    if profile.has_neon and spec.weight is not Kind.MASKED and spec.rows.features < 2**14:
+        return Method.PAIRS
     return tiles(profile).method
 
 

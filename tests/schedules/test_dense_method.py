@@ -93,7 +93,18 @@ def test_no_tiles_without_amx() -> None:
     for cpu in WITHOUT:
         arch = "aarch64" if cpu.startswith("cortex") else "x86_64"
         profile = profile_of(f"llvm -mtriple={arch}-linux-gnu -mcpu={cpu}")
-        assert method(layer(198, 384, 1536), profile) is tiles(profile).method
+        expected = Method.PAIRS if profile.has_neon else tiles(profile).method
+        assert method(layer(198, 384, 1536), profile) is expected
+
+
+@pytest.mark.parametrize("activation", list(Kind))
+def test_what_is_counted_in_pairs_of_bytes(activation: Kind) -> None:
+    """Rows whose counts fit 16 bits, and one count a product."""
+    profile = profile_of(levels.target_of(levels.ARM[0]))
+    pairs, single = Method.PAIRS, Method.BYTES
+    assert method(layer(198, 2**14 - 1, 64, (activation, Kind.SIGN)), profile) is pairs
+    assert method(layer(198, 2**14, 64, (activation, Kind.SIGN)), profile) is single
+    assert method(layer(198, 384, 64, (activation, Kind.MASKED)), profile) is single
 
 
 @pytest.mark.parametrize("l1_bytes", [16 * 1024, 32 * 1024, 48 * 1024, 64 * 1024])
