@@ -88,6 +88,16 @@ def test_outputs_that_cannot_be(
         load(path)
 
 
+def test_programs_that_do_not_fit_together(artefact: Artefact, tmp_path: Path) -> None:
+    path = rewritten(artefact, tmp_path / "m.so", layers=(), batch=7)
+    with pytest.raises(ArtefactError) as caught:
+        load(path)
+    assert str(caught.value) == (
+        f"{path}: the metadata is damaged (its programs do not fit together). "
+        "Compile the model again."
+    )
+
+
 def test_steps_without_names_are_not_timed(artefact: Artefact, popcount, tmp_path: Path) -> None:
     module = load(rewritten(artefact, tmp_path / "m.so", steps=()))
     with pytest.raises(ArtefactError) as caught:
