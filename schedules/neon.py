@@ -29,6 +29,16 @@ def shift_right_insert(kept: Expr, vector: Expr, shift: int) -> Expr:
     return tirx.call_llvm_pure_intrin(kept.ty.dtype, name, kept, vector, amount)
 
 
+def larger(a: Expr, b: Expr) -> Expr:
+    """Larger floats of two vectors, the number where one is NaN (``fmaxnm``)."""
+    return tirx.call_llvm_pure_intrin(a.ty.dtype, "llvm.maxnum", a, b)
+
+
+def smaller(a: Expr, b: Expr) -> Expr:
+    """Smaller floats of two vectors, the number where one is NaN (``fminnm``)."""
+    return tirx.call_llvm_pure_intrin(a.ty.dtype, "llvm.minnum", a, b)
+
+
 def smallest(vector: Expr) -> Expr:
     """Smallest of unsigned integers (``uminv``)."""
     element = str(vector.ty.dtype).split("x")[0]

@@ -6,6 +6,7 @@ from gsb_tvm.dialect.specs import Kind
 from gsb_tvm.schedules import vector as v
 from gsb_tvm.schedules.attention_value.head import WORD, Buffer, Expr, Head
 from gsb_tvm.schedules.attention_value.tiles import choose
+from gsb_tvm.schedules.packing import word_of
 
 ALL = 0xFFFFFFFF
 
@@ -67,11 +68,11 @@ class Outputs:
         at = (head.batch, head.head * head.channel_words + word, row)
         bound = v.splat(compare.bound, WORD)
         above = value > bound if compare.strict else value >= bound
-        bits = v.bind(v.bits_of(above, WORD) & real)
+        bits = v.bind(word_of(above, head.profile) & real)
         v.put(head.named["out_bits"], bits, *at)
         if self.zeros is None:
             return
-        below = v.bits_of(value < v.splat(0.0, WORD), WORD) & real
+        below = word_of(value < v.splat(0.0, WORD), head.profile) & real
         nonzero = v.bind(bits | below)  # a masked sign is strict at 0: bits are the values above
         v.put(head.named["out_nonzero"], nonzero, *at)
         zeros = nonzero ^ real

@@ -14,10 +14,11 @@ from gsb_tvm.dialect.bits import WORD_BITS, words
 from gsb_tvm.dialect.specs import Binarize, Kind
 from gsb_tvm.schedules import neon
 from gsb_tvm.schedules import vector as v
-from gsb_tvm.schedules.binarize.estimates import ALL, QUAD, ROWS, Estimates
+from gsb_tvm.schedules.binarize.estimates import ALL, ROWS, Estimates
 from gsb_tvm.schedules.binarize.formula import Emitter, named, shared
 from gsb_tvm.schedules.binarize.wide import Wide
 from gsb_tvm.schedules.sharing import Share
+from gsb_tvm.schedules.top_bits import QUAD
 from gsb_tvm.schedules.vector import Buffer, Expr
 from gsb_tvm.targets.profile import Profile
 

@@ -10,8 +10,7 @@ differ, in units of ``scale / gamma``, by less than
 which collects a rounding of each step of both, of 1 / s and of Q, with those of second order in the
 integers. ``|q| <= 1.01 sqrt(n)``, since s**2 is not less than the variance of n features. So with
 ``scale = 2 / error`` an outcome is certain where ``|z| >= 2``: the highest bit of its exponent is
-set, the neighbour of the sign. One instruction (``sri``) puts both of four numbers where they
-belong, whatever follows them.
+set, and goes into a word together with the sign (:mod:`top_bits <gsb_tvm.schedules.top_bits>`).
 
 In doubt, in about one of 2e4 numbers, a word of the block is computed step by step. Where Q is so
 large that q cannot change the sign, any other large Q does; a mean above ``MEAN`` deviations, an
@@ -28,19 +27,26 @@ from gsb_tvm.dialect.specs import Binarize, Kind
 from gsb_tvm.schedules import neon
 from gsb_tvm.schedules import vector as v
 from gsb_tvm.schedules.binarize.formula import DEVIATION_HIGH, DEVIATION_LOW, fused
+from gsb_tvm.schedules.top_bits import (
+    LARGE,
+    QUAD,
+    QUADS,
+    SIGNS,
+    gathered,
+    only,
+    places,
+    words_of,
+)
 from gsb_tvm.schedules.vector import Buffer, Expr
 from gsb_tvm.targets.profile import Profile
 
 ROWS = 4  # of a block: words of four tokens are one vector
-QUAD = 4  # lanes
-QUADS = WORD_BITS // QUAD
 MEAN = 16.0
 ERROR = 2.0**-9
 ULP = 2.0**-24
 FAR = 2.0**20  # an R whose error is too large
 TINY = 2.0**-90  # products of a gamma below may underflow
 ALL = 0xFFFFFFFF
-SIGNS, CERTAIN = 0x88888888, 0x44444444
 
 
 def serves(spec: Binarize, profile: Profile) -> bool:
@@ -77,8 +83,8 @@ class Estimates:
                 v.store(self._offset, offset, at, lanes=QUAD)
                 most = v.maximum(ratio, v.load(largest, 0, lanes=QUAD))
                 v.store(largest, most, 0, lanes=QUAD)
-                signs = _gathered(signs, gamma, quad)
-            signs_of_gamma = v.reduce(_places(signs), QUAD, lambda a, b: a | b)
+                signs = gathered(signs, gamma, quad)
+            signs_of_gamma = v.reduce(places(only(signs, SIGNS)), QUAD, lambda a, b: a | b)
             v.put(self._turned, T.bitwise_not(signs_of_gamma), word)
         worst = v.reduce(v.load(largest, 0, lanes=QUAD), QUAD, v.maximum)
         error = v.bind(T.float32(ULP) * (8 * self._most + 7 * MEAN + 12 * worst))
@@ -138,33 +144,12 @@ class Estimates:
             for row in range(ROWS):
                 slope = v.splat(T.Shuffle([slopes], [row]), QUAD)
                 estimate = fused(load(row, at), slope, offset - middles[row])
-                rows[row] = _gathered(rows[row], estimate, quad)
+                rows[row] = gathered(rows[row], estimate, quad)
         certain = rows[0] & rows[1] & rows[2] & rows[3]
-        low, high = (
-            v.bind(neon.add_pairs(_places(a), _places(b))) for a, b in (rows[:2], rows[2:])
-        )
         turned = v.splat(self._turned[word], ROWS)
-        bits = v.bind(neon.add_pairs(low, high) ^ turned)
-        return bits, v.bind(certain | v.splat(ALL & ~CERTAIN, QUAD, "uint32"))
+        bits = v.bind(words_of([only(row, SIGNS) for row in rows]) ^ turned)
+        return bits, v.bind(certain | v.splat(ALL & ~LARGE, QUAD, "uint32"))
 
 
 def _abs(value: Expr) -> Expr:
     return tirx.abs(value)
-
-
-def _gathered(above: Expr | None, floats: Expr, quad: int) -> Expr:
-    """The highest bits of 32 floats, collected from the last four to the first.
-
-    Lane l has a nibble of each of its eight numbers, that of ``quad`` behind those ``above``: the
-    sign, whether the number is 2 or more (or not finite), and two bits of no use.
-    """
-    bits = v.bind(T.reinterpret(f"uint32x{QUAD}", floats))
-    if above is None:
-        return bits
-    return v.bind(neon.shift_right_insert(above, bits, WORD_BITS - 4 * (quad + 1)))
-
-
-def _places(gathered: Expr) -> Expr:
-    """The signs alone, each in its place of a packed word: lane l has those of features 4 q + l."""
-    signs = gathered & v.splat(SIGNS, QUAD, "uint32")
-    return v.bind(signs >> T.reinterpret(f"uint32x{QUAD}", T.ramp(T.int32(3), T.int32(-1), QUAD)))

@@ -31,13 +31,13 @@ from gsb_tvm.schedules.binarize.formula import (
     shared,
 )
 from gsb_tvm.schedules.binarize.tiles import block_rows, sum_words
+from gsb_tvm.schedules.packing import word_of
 from gsb_tvm.schedules.sharing import Share
 from gsb_tvm.schedules.vector import (
     Buffer,
     Expr,
     add,
     bind,
-    bits_of,
     load,
     local,
     prim_func,
@@ -88,7 +88,7 @@ class Wide:
         # Whole words follow each other across groups: one long group.
         whole = rows.width % WORD_BITS == 0
         self._rows = Rows(rows.batch, rows.tokens, 1, rows.features) if whole else rows
-        self._spec = spec
+        self._spec, self._profile = spec, profile
         self._fast_quotient = profile.has_fma
         self._buffers = buffers
         self._emitter = emitter
@@ -228,5 +228,5 @@ class Wide:
             x = normed(load(self._buffers["x"], b, first + r, start, lanes=WORD_BITS), r)
             u = bind(affine(x, *[vectors.get(name) for name in ("gamma", "beta", "shift")]))
             masks = self._emitter.masks(u, WORD_BITS)
-            packed = [place(bits_of(mask, WORD_BITS)) for mask in masks]
+            packed = [place(word_of(mask, self._profile)) for mask in masks]
             self._emitter.store(packed, full, b, word, first + r)

@@ -1,7 +1,6 @@
 """The two passes: extremes of ``u = x + shift``, then signs and masks; parts share the tokens."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from tvm import tirx
@@ -9,22 +8,17 @@ from tvm.script.ir_builder import tirx as T
 
 from gsb_tvm.dialect.bits import WORD_BITS, words
 from gsb_tvm.dialect.specs import Kind, ValuePlanes
+from gsb_tvm.schedules import neon
 from gsb_tvm.schedules import vector as v
+from gsb_tvm.schedules.packing import word_of
 from gsb_tvm.schedules.sharing import Share, phase
 from gsb_tvm.schedules.slots import Flag, Slots
-from gsb_tvm.schedules.value_planes import tiles
+from gsb_tvm.schedules.value_planes import tiles, top
+from gsb_tvm.schedules.value_planes.bounds import Bounds, bounds_of
 from gsb_tvm.targets import Profile
 
 Buffers = dict[str, v.Buffer]
 Load = Callable[[v.Expr, int], v.Expr]  # (feature, lanes) -> u of one token
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """Scalars of pass two: per ratio what a value must exceed, or stay below."""
-
-    above: list[v.Expr]
-    below: list[v.Expr]
 
 
 def planes(spec: ValuePlanes, profile: Profile, t: Buffers) -> None:
@@ -37,9 +31,12 @@ def planes(spec: ValuePlanes, profile: Profile, t: Buffers) -> None:
         lowest.put(share, low)
     with phase() as share:
         high, low = highest.combined(share, v.maximum), lowest.combined(share, v.minimum)
-        missing = _compare(spec, t, _bounds(spec, high, low), share)
+        bounds = bounds_of(spec, high, low)
+        missing = v.local((1,), "uint32")
+        v.put(missing, tirx.const(0, "uint32"), 0)
+        _planes(spec, profile, t, bounds, share, missing)
         if zeros is not None:
-            zeros.put(share, missing)
+            zeros.put(share, missing[0])
     if zeros is not None:
         zeros.write()
 
@@ -71,6 +68,10 @@ def _extremes(
     """
     rows, lanes, length = spec.rows, profile.lanes, tiles.row_length(spec.rows)
     count = tiles.accumulators(profile, rows)
+    # A maximum of TVM's is a comparison and a selection on Arm. No accumulator is NaN.
+    maximum, minimum = v.maximum, v.minimum
+    if profile.has_neon:
+        maximum, minimum = neon.larger, neon.smaller
     high, low = v.local((count, lanes), "float32"), v.local((count, lanes), "float32")
     for i in range(count):
         v.store(high, v.splat(-np.inf, lanes), i, 0, lanes=lanes)
@@ -78,8 +79,8 @@ def _extremes(
 
     def take(load: Load, start: v.Expr, i: int) -> None:
         u = v.bind(load(start, lanes))
-        v.store(high, v.maximum(u, v.load(high, i, 0, lanes=lanes)), i, 0, lanes=lanes)
-        v.store(low, v.minimum(u, v.load(low, i, 0, lanes=lanes)), i, 0, lanes=lanes)
+        v.store(high, maximum(u, v.load(high, i, 0, lanes=lanes)), i, 0, lanes=lanes)
+        v.store(low, minimum(u, v.load(low, i, 0, lanes=lanes)), i, 0, lanes=lanes)
 
     first, end = share.span(rows.tokens)
     with T.serial(rows.batch) as b, T.serial(first, end) as token:
@@ -102,19 +103,36 @@ def _fold(accumulators: v.Buffer, combine: Callable[[v.Expr, v.Expr], v.Expr]) -
     return v.bind(v.reduce(total, lanes, combine))
 
 
-def _bounds(spec: ValuePlanes, high: v.Expr, low: v.Expr) -> Bounds:
-    ratios = [tirx.const(float(np.float32(ratio)), "float32") for ratio in spec.ratios]
-    return Bounds([v.bind(r * high) for r in ratios], [v.bind(r * low) for r in ratios])
+def _planes(
+    spec: ValuePlanes,
+    profile: Profile,
+    t: Buffers,
+    bounds: Bounds,
+    share: Share,
+    missing: v.Buffer,
+) -> None:
+    """Write a part of every plane; bits of values without a sign gather in ``missing``."""
+    if not top.serves(spec, profile):
+        _compare(spec, profile, t, bounds, share, missing)
+        return
+    nearest = top.nearest(bounds)
+    with T.If(nearest > T.float32(0.0)):
+        with T.Then():
+            top.Signs(spec, t, bounds, nearest).write(share, missing)
+        with T.Else():
+            _compare(spec, profile, t, bounds, share, missing)
 
 
-def _compare(spec: ValuePlanes, t: Buffers, bounds: Bounds, share: Share) -> v.Expr:
-    """Write a part of every plane, word by word.
-
-    Returns the uint32 that is not 0 where the plane is masked and a value of the part has no sign.
-    """
+def _compare(
+    spec: ValuePlanes,
+    profile: Profile,
+    t: Buffers,
+    bounds: Bounds,
+    share: Share,
+    missing: v.Buffer,
+) -> None:
+    """Write a part of every plane, word by word."""
     rows, per_group, masked = spec.rows, words(spec.rows.width), spec.kind is Kind.MASKED
-    missing = v.local((1,), "uint32")
-    v.put(missing, tirx.const(0, "uint32"), 0)
     first, end = share.span(rows.tokens)
     with T.serial(rows.batch) as b, T.serial(first, end) as token:
         load = _row(spec, t, b, token)
@@ -123,7 +141,7 @@ def _compare(spec: ValuePlanes, t: Buffers, bounds: Bounds, share: Share) -> v.E
             start = v.bind(tirx.min(feature, tiles.row_length(rows) - WORD_BITS))
             valid = v.bind(_valid(rows.width, i))
             u = v.bind(load(start, WORD_BITS))
-            planes = _planes_of(u, masked, bounds)
+            planes = _planes_of(u, masked, bounds, profile)
             bits = [v.bind(_word(plane, rows.width, feature - start, valid)) for plane in planes]
             at = (b, v.bind(group * per_group + i), token)
             v.put(t["out_bits"], bits.pop(0), *at)
@@ -132,19 +150,17 @@ def _compare(spec: ValuePlanes, t: Buffers, bounds: Bounds, share: Share) -> v.E
                 v.put(t["out_nonzero"], bits.pop(0), *at)
             for r, word in enumerate(bits):
                 v.put(t["masks"], word, r, *at)
-    return missing[0]
 
 
-def _planes_of(u: v.Expr, masked: bool, bounds: Bounds) -> list[v.Expr]:
+def _planes_of(u: v.Expr, masked: bool, bounds: Bounds, profile: Profile) -> list[v.Expr]:
     """Sign, nonzero where masked, and masks of 32 values, each as 32 bits."""
     lanes = WORD_BITS
 
     def beyond(above: v.Expr, below: v.Expr) -> v.Expr:
-        return v.bits_of(u > v.splat(above, lanes), lanes) | v.bits_of(
-            u < v.splat(below, lanes), lanes
-        )
+        over = word_of(u > v.splat(above, lanes), profile)
+        return over | word_of(u < v.splat(below, lanes), profile)
 
-    sign = v.bits_of(u > v.splat(0.0, lanes), lanes)
+    sign = word_of(u > v.splat(0.0, lanes), profile)
     masks = [beyond(*pair) for pair in zip(bounds.above, bounds.below, strict=True)]
     return [sign, *([beyond(0.0, 0.0)] if masked else []), *masks]
 

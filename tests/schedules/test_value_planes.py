@@ -70,6 +70,7 @@ def values(rng, shape, style):
         "positive": np.abs(grid) + np.float32(0.25),
         "negative": -np.abs(grid) - np.float32(0.25),
         "zero": grid * 0,
+        "few": np.where(rng.random(shape) < 0.02, grid * 2.0**-70, rng.standard_normal(shape)),
         "odd": np.where(grid > 0.9, np.float32(-0.0), np.where(grid < -0.9, np.inf, grid)),
     }[style].astype(np.float32)
 
@@ -82,7 +83,7 @@ def inputs_of(rng, spec, style):
     return inputs
 
 
-STYLES = ("normal", "grid", "positive", "negative", "zero", "odd")
+STYLES = ("normal", "grid", "positive", "negative", "zero", "odd", "few")
 SPECS = st.builds(
     ValuePlanes,
     rows=st.sampled_from(SHAPES),
