@@ -1,7 +1,7 @@
-"""What becomes of a tile's counts on Neon: four tokens of a packed word at once, or float steps.
+"""What becomes of a tile's sums on Neon: four tokens of a packed word at once, or float steps.
 
-Counts are vectors of eight columns of 16 bits, ``counts[row][octet]``. A row of 2**14 features or
-more does not come here.
+Sums are vectors of eight columns of 16 bits, ``sums[row][octet]``. They begin at what the epilogue
+says, and rows of 2**14 features or more do not come here.
 """
 
 from collections.abc import Sequence
@@ -13,56 +13,68 @@ from tvm.script.ir_builder import tirx as T
 from gsb_tvm.dialect.bits import TOKEN_ALIGN, WORD_BITS
 from gsb_tvm.dialect.specs import Dense, Kind, Operand
 from gsb_tvm.schedules.dense.epilogue import Block, based, pieces, real_bits, span, typed
-from gsb_tvm.schedules.dense.tiles import PAIR_ROWS
+from gsb_tvm.schedules.dense.tiles import PAIR_COLUMNS, PAIR_ROWS
 from gsb_tvm.schedules.neon import packed
 from gsb_tvm.schedules.sharing import Share
 from gsb_tvm.schedules.slots import Flag
-from gsb_tvm.schedules.vector import bind, load, local, rounded, splat, store
+from gsb_tvm.schedules.vector import bind, load, local, put, rounded, splat, store
 
 Expr = Any
 Buffer = Any
-Counts = Sequence[Sequence[Expr]]
+Sums = Sequence[Sequence[Expr]]
 
 OCTET = 8
 
 
 class PairsEpilogue(Protocol):
-    """Turns a tile's counts into outputs."""
-
-    def ragged_rows(self, tokens: int) -> int:
-        """Rows of a last tile that must be cut; 0 where every tile is whole."""
+    """Turns a tile's sums into outputs; ``dot = base + factor * count`` of a block."""
 
     def enter(self, block: Block) -> None:
         """Prepare what every tile of the block needs."""
 
-    def tile(self, block: Block, token: Expr, counts: Counts) -> None:
-        """Finish ``len(counts)`` tokens from ``token`` on."""
+    def start(self, row: int, octet: int) -> Expr:
+        """What the sums of eight columns begin at, uint16x8."""
+
+    def tile(self, block: Block, token: Expr, sums: Sums) -> None:
+        """Finish ``len(sums)`` tokens from ``token`` on."""
 
     def leave(self, share: Share, zeros: Flag | None) -> None:
         """Say what the part has found; ``zeros`` is the flag of a plane that may hold zeros."""
 
 
 class PairsFloats:
-    """Float steps in the spec's order, each rounded to float32."""
+    """Float steps in the spec's order, each rounded to float32.
+
+    Sums begin at the base of a dot, or at half of it where each count is two: widening to 32 bits
+    doubles for nothing (``sshll``).
+    """
 
     def __init__(self, spec: Dense, named: dict[str, Buffer]) -> None:
         self.spec, self.named = spec, named
-
-    def ragged_rows(self, tokens: int) -> int:
-        """Rows behind the last token are not written."""
-        return tokens % PAIR_ROWS
+        self.base = local((PAIR_COLUMNS,), "uint16")
 
     def enter(self, block: Block) -> None:
-        """Nothing to prepare."""
+        """Take the base of each column."""
+        if block.factor == 2:
+            assert isinstance(block.base, int)
+            base = splat((block.base >> 1) % 2**16, PAIR_COLUMNS, "uint16")
+        else:
+            base = T.cast(based(block, 0, PAIR_COLUMNS), f"uint16x{PAIR_COLUMNS}")
+        store(self.base, base, 0, lanes=PAIR_COLUMNS)
 
-    def tile(self, block: Block, token: Expr, counts: Counts) -> None:
+    def start(self, row: int, octet: int) -> Expr:
+        """The base."""
+        return load(self.base, octet * OCTET, lanes=OCTET)
+
+    def tile(self, block: Block, token: Expr, sums: Sums) -> None:
         """Write the rows, eight columns of all of them after another."""
         for column, lanes in pieces(block.columns, OCTET):
             at = span(block.first + column, lanes)
             operands = [self._of_columns(i, at, lanes) for i in range(len(self.spec.steps))]
-            for row, octets in enumerate(counts):
-                count = _lanes(octets[column // OCTET], column % OCTET, lanes)
-                value = self._dot(block, column, count, lanes)
+            for row, octets in enumerate(sums):
+                value = self._dot(
+                    block, _lanes(octets[column // OCTET], column % OCTET, lanes), lanes
+                )
                 place = [block.batch, token + row, at]
                 for i, step in enumerate(self.spec.steps):
                     operand = operands[i]
@@ -78,21 +90,18 @@ class PairsFloats:
             return splat(buffer[0], lanes) if lanes > 1 else buffer[0]
         return bind(buffer[at]) if step.operand is Operand.COLUMN else None
 
-    def _dot(self, block: Block, column: int, count: Expr, lanes: int) -> Expr:
-        """float32(base - factor * count); widening to 32 bits doubles for nothing (``sshll``)."""
-        narrow, wide = typed("int16", lanes), typed("int32", lanes)
-        count = T.cast(count, narrow)
-        if block.factor == 1:
-            base = T.cast(based(block, column, lanes), narrow)
-            return T.cast(T.cast(base - count, wide), typed("float32", lanes))
-        assert isinstance(block.base, int)
-        half, odd = divmod(block.base, 2)
+    def _dot(self, block: Block, total: Expr, lanes: int) -> Expr:
+        """The dot of a sum, as float32."""
 
-        def const(value: int, dtype: str) -> Expr:
-            return splat(value, lanes, dtype) if lanes > 1 else tirx.const(value, dtype)
+        def const(value: int) -> Expr:
+            return splat(value, lanes, "int32") if lanes > 1 else tirx.const(value, "int32")
 
-        double = T.cast(const(half, "int16") - count, wide) << const(1, "int32")
-        return T.cast(double + const(odd, "int32") if odd else double, typed("float32", lanes))
+        dot = T.cast(T.cast(total, typed("int16", lanes)), typed("int32", lanes))
+        if block.factor == 2:
+            dot = dot << const(1)
+            if self.spec.rows.features % 2:  # half the base was rounded down
+                dot = dot + const(1)
+        return T.cast(dot, typed("float32", lanes))
 
     def leave(self, share: Share, zeros: Flag | None) -> None:
         """Nothing is left."""
@@ -104,12 +113,12 @@ def _lanes(vector: Expr, first: int, lanes: int) -> Expr:
 
 
 class PairsBits:
-    """Thresholds on counts of 16 bits: bit = ((count + shift) as uint16 <= length).
+    """Thresholds: bit = ((count + shift) as uint16 <= length), where sums begin at the shift.
 
-    From ``lo <= base - factor * count <= hi`` follow ``ceil((base - hi) / factor) <= count`` and
-    ``count <= floor((base - lo) / factor)``. Bounds are first clamped to one beyond what a dot can
-    be. An empty interval begins where no count comes, at 2**15; a flip takes the complement
-    modulo 2**16.
+    From ``lo <= base + factor * count <= hi`` follow ``ceil((lo - base) / factor) <= count`` and
+    ``count <= floor((hi - base) / factor)``. Bounds are first clamped to one beyond what a dot can
+    be. An empty interval begins where no count comes, at 2**15; a flip takes the complement modulo
+    2**16.
     """
 
     def __init__(self, spec: Dense, named: dict[str, Buffer]) -> None:
@@ -125,15 +134,14 @@ class PairsBits:
             self.zeros = local((PAIR_ROWS,), "uint32")
             store(self.zeros, splat(0, PAIR_ROWS, "uint32"), 0, lanes=PAIR_ROWS)
 
-    def ragged_rows(self, tokens: int) -> int:
-        """Tokens are padded to more than a tile, and what stands there is anything."""
-        assert TOKEN_ALIGN % PAIR_ROWS == 0
-        return 0
-
     def enter(self, block: Block) -> None:
         """Move the intervals from dots to counts."""
         for prefix in self.prefixes:
             self._interval(prefix, block)
+        if self.masked:  # of sums that begin at the other shift
+            self._store(
+                self.shift["zero_"], self._of("zero_", self.shift) - self._of("", self.shift)
+            )
 
     def _interval(self, prefix: str, block: Block) -> None:
         def const(value: int) -> Expr:
@@ -146,7 +154,7 @@ class PairsBits:
         low = bind(T.cast(self.named[f"{prefix}lo"][at], wide))
         high = low + T.cast(self.named[f"{prefix}width"][at], wide)
         base = based(block, 0, WORD_BITS)
-        first, last = base - clamp(high), base - clamp(low)
+        first, last = clamp(low) - base, clamp(high) - base
         if block.factor == 2:
             first, last = (first + const(1)) >> const(1), last >> const(1)
         first, last = bind(first), bind(last)
@@ -159,41 +167,45 @@ class PairsBits:
             # ~last = -(last + 1); the complement of n numbers has 2**16 - n.
             shift = T.Select(flipped, ~last, shift)
             length = T.Select(flipped, const(-2) - length, length)
-        for buffer, value in ((self.shift, shift), (self.length, length)):
-            store(buffer[prefix], T.cast(value, "uint16x32"), 0, lanes=WORD_BITS)
+        self._store(self.shift[prefix], T.cast(shift, "uint16x32"))
+        self._store(self.length[prefix], T.cast(length, "uint16x32"))
 
-    def tile(self, block: Block, token: Expr, counts: Counts) -> None:
-        """Write one word of four tokens."""
+    def _store(self, buffer: Buffer, value: Expr) -> None:
+        store(buffer, value, 0, lanes=WORD_BITS)
+
+    def _of(self, prefix: str, buffers: dict[str, Buffer]) -> Expr:
+        return load(buffers[prefix], 0, lanes=WORD_BITS)
+
+    def start(self, row: int, octet: int) -> Expr:
+        """The shift."""
+        return load(self.shift[""], octet * OCTET, lanes=OCTET)
+
+    def tile(self, block: Block, token: Expr, sums: Sums) -> None:
+        """Write one word of four tokens; behind the last one stands anything."""
+        assert TOKEN_ALIGN % PAIR_ROWS == 0
         word = bind(T.floordiv(block.first, WORD_BITS))
-        rows = [T.Shuffle(list(octets), list(range(WORD_BITS))) for octets in counts]
-        inside = [self._inside(prefix, rows) for prefix in self.prefixes]
+        rows = [T.Shuffle(list(octets), list(range(WORD_BITS))) for octets in sums]
+        inside = self._inside(rows, "")
         real = T.broadcast(real_bits(self.rows, word), PAIR_ROWS)
         if not self.masked:
-            self._put("out_bits", inside[0] & real, block, word, token)
+            self._put("out_bits", inside & real, block, word, token)
             return
-        nonzero = bind(~inside[1] & real)
+        zero = self._inside([row + self._of("zero_", self.shift) for row in rows], "zero_")
+        nonzero = bind(~zero & real)
         self._put("out_nonzero", nonzero, block, word, token)
-        self._put("out_bits", inside[0] & nonzero, block, word, token)
-        found = load(self.zeros, 0, lanes=PAIR_ROWS) | (inside[1] & real & self._of_tokens(token))
-        store(self.zeros, found, 0, lanes=PAIR_ROWS)
+        self._put("out_bits", inside & nonzero, block, word, token)
+        found = bind(zero & real)
+        for row in range(len(rows)):
+            put(self.zeros, self.zeros[row] | T.Shuffle([found], [row]), row)
 
-    def _inside(self, prefix: str, rows: list[Expr]) -> Expr:
-        """Words of the four tokens, uint32x4."""
-        shift = bind(load(self.shift[prefix], 0, lanes=WORD_BITS))
-        length = bind(load(self.length[prefix], 0, lanes=WORD_BITS))
-        return bind(packed([(row + shift) <= length for row in rows]))
+    def _inside(self, rows: list[Expr], prefix: str) -> Expr:
+        """Words of four tokens, uint32x4; the last rows are repeated where there are fewer."""
+        length = bind(self._of(prefix, self.length))
+        masks = [row <= length for row in rows]
+        return bind(packed([*masks, *masks[-1:] * (PAIR_ROWS - len(masks))]))
 
     def _put(self, name: str, value: Expr, block: Block, word: Expr, token: Expr) -> None:
         store(self.named[name], value, block.batch, word, token, lanes=PAIR_ROWS)
-
-    def _of_tokens(self, token: Expr) -> Expr:
-        """All ones where there is a token, 0 behind the last."""
-        behind = T.broadcast(token, PAIR_ROWS) + T.ramp(0, 1, PAIR_ROWS) >= splat(
-            self.rows.tokens, PAIR_ROWS, "int32"
-        )
-        return T.Select(
-            behind, splat(0, PAIR_ROWS, "uint32"), splat(2**32 - 1, PAIR_ROWS, "uint32")
-        )
 
     def leave(self, share: Share, zeros: Flag | None) -> None:
         """Say whether any value was zero."""

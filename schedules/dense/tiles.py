@@ -101,8 +101,7 @@ def amx_steps(profile: Profile, words: int) -> int:
     return -(-steps // -(-steps // most))
 
 
-PAIR_ROWS, PAIR_COLUMNS = 4, 32  # of a tile of Method.PAIRS, four packed words of output
-PAIR_WORDS = 15  # a byte counter gains at most 16 a word: 15 * 16 <= 255
+PAIR_ROWS, PAIR_COLUMNS = 4, 32  # of a tile of Method.PAIRS: four packed words of output
 
 
 def method(spec: Dense, profile: Profile) -> Method:
