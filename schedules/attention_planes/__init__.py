@@ -12,9 +12,10 @@ from tvm.script.ir_builder import tirx as T
 from gsb_tvm.dialect.errors import ModelError
 from gsb_tvm.dialect.specs import AttentionPlanes
 from gsb_tvm.schedules import vector as v
-from gsb_tvm.schedules.attention_planes import scores, table, tiles
-from gsb_tvm.schedules.attention_planes.candidates import Candidates, Kept
+from gsb_tvm.schedules.attention_planes import scores, tiles
+from gsb_tvm.schedules.attention_planes.candidates import Candidates, Kept, NeonCandidates
 from gsb_tvm.schedules.attention_planes.masks import Masks
+from gsb_tvm.schedules.attention_planes.neon_block import NeonBlock
 from gsb_tvm.schedules.attention_planes.softmax import Block
 from gsb_tvm.schedules.sharing import Share, phase
 from gsb_tvm.targets import Profile
@@ -48,10 +49,11 @@ def _check(spec: AttentionPlanes) -> None:
 
 def _phases(spec: AttentionPlanes, profile: Profile, t: scores.Buffers) -> None:
     """The blocks of rows, then the masks of the maximum over all of them."""
-    kept = Kept(spec) if spec.ratios else None
+    kept = Kept(spec, profile) if spec.ratios else None
     with phase() as share:
-        masks = Masks(spec, t["masks"], v.bind(t["scalars"][2]))
-        candidates = Candidates(kept, share) if kept else None
+        masks = Masks(spec, profile, t["masks"], v.bind(t["scalars"][2]))
+        listing = NeonCandidates if profile.has_neon else Candidates
+        candidates = listing(kept, share) if kept else None
         _blocks(spec, profile, t, share, masks, candidates)
         if candidates is not None:
             masks.clear_ratios(share)
@@ -71,9 +73,9 @@ def _blocks(
 ) -> None:
     """A part of the blocks of all heads of all images."""
     q, per_head = spec.q, tiles.blocks(spec.q.tokens)
-    block = Block(spec, profile, t)
+    block = (NeonBlock if profile.has_neon else Block)(spec, profile, t)
     zeros = scores.flags(spec, t)
-    lookup = table.Table(spec, t["scalars"]) if table.applies(spec, profile) else None
+    by_table = block.make_table()
     start, end = share.span(tiles.units(spec))
     with T.serial(start // per_head, -(-end // per_head)) as above:
         batch, head = v.bind(above // q.groups), v.bind(above % q.groups)
@@ -82,21 +84,21 @@ def _blocks(
         with T.serial(tirx.max(own[0], 0), tirx.min(own[1], per_head)) as i:
             first = v.bind(tirx.min(i * block.rows, q.tokens - block.rows))
             if zeros is None:
-                _numerators(block, lookup, at, first)
+                _numerators(block, by_table, at, first)
             else:
                 with T.If(zeros == 0):
                     with T.Then():
-                        _numerators(block, lookup, at.as_signs(), first)
+                        _numerators(block, by_table, at.as_signs(), first)
                     with T.Else():
-                        _numerators(block, None, at, first)
+                        _numerators(block, False, at, first)
             block.binarize(masks, candidates, at, first)
 
 
-def _numerators(block: Block, lookup: table.Table | None, at: scores.Head, first: v.Expr) -> None:
+def _numerators(block: Block, by_table: bool, at: scores.Head, first: v.Expr) -> None:
     """The first two stages, by table where there is one."""
-    if lookup is None:
+    if by_table:
+        block.count(at, first)
+        block.look_up()
+    else:
         block.score(at, first)
         block.exponential()
-    else:
-        block.count(at, first)
-        block.look_up(lookup)

@@ -18,10 +18,13 @@ from gsb_tvm.dialect.bits import WORD_BITS, product
 from gsb_tvm.dialect.specs import AttentionPlanes
 from gsb_tvm.schedules import vector as v
 from gsb_tvm.schedules.attention_planes import tiles
+from gsb_tvm.schedules.attention_planes.byte_vectors import reduced
 from gsb_tvm.schedules.attention_planes.masks import flat
 from gsb_tvm.schedules.attention_planes.row import LOWEST, Accumulator
+from gsb_tvm.schedules.packing import word_of
 from gsb_tvm.schedules.sharing import Share
 from gsb_tvm.schedules.slots import Slots
+from gsb_tvm.targets import Profile
 
 
 def constant(value: float) -> v.Expr:
@@ -32,8 +35,8 @@ def constant(value: float) -> v.Expr:
 class Kept:
     """The lists of all parts, each in the stretch of its units; made outside the phases."""
 
-    def __init__(self, spec: AttentionPlanes) -> None:
-        self.spec = spec
+    def __init__(self, spec: AttentionPlanes, profile: Profile) -> None:
+        self.spec, self.profile = spec, profile
         words = tiles.kept_words(spec)
         self.values = v.workspace((words, WORD_BITS), "float32")
         self.places = v.workspace((words,), "int32")
@@ -55,7 +58,7 @@ class Kept:
             values = v.bind(v.load(self.values, n, 0, lanes=WORD_BITS))
             place = v.bind(self.places[n])
             for r, threshold in enumerate(thresholds):
-                bits = v.bits_of(values > v.splat(threshold, WORD_BITS), WORD_BITS)
+                bits = word_of(values > v.splat(threshold, WORD_BITS), self.profile)
                 v.put(words, bits, (1 + r) * plane + place)
 
 
@@ -78,14 +81,17 @@ class Candidates:
     def take(self, p: v.Expr, lanes: int, word: v.Expr) -> None:
         """List one word's values, if one of them is large enough; ``word``: its place in a mask."""
         at = v.bind(self.end[0])
+        self._keep(p, lanes, at, word)
+        above = v.bits_of(p > v.splat(self.threshold, lanes), lanes)
+        v.put(self.end, at + T.cast(above != tirx.const(0, f"uint{lanes}"), "int32"), 0)
+        self.block.take(p, lanes)
+
+    def _keep(self, p: v.Expr, lanes: int, at: v.Expr, word: v.Expr) -> None:
         v.store(self.kept.values, p, at, 0, lanes=lanes)
         if lanes < WORD_BITS:
             rest = WORD_BITS - lanes
             v.store(self.kept.values, v.splat(LOWEST, rest), at, lanes, lanes=rest)
         v.put(self.kept.places, word, at)
-        above = v.bits_of(p > v.splat(self.threshold, lanes), lanes)
-        v.put(self.end, at + T.cast(above != tirx.const(0, f"uint{lanes}"), "int32"), 0)
-        self.block.take(p, lanes)
 
     def end_block(self) -> None:
         """After a block of rows."""
@@ -95,3 +101,26 @@ class Candidates:
         """Say where the list ends, and what the part's maximum is."""
         self.kept.ends.put(share, self.end[0])
         self.kept.highest.put(share, self.highest[0])
+
+
+class NeonCandidates(Candidates):
+    """The same for few words: one is only kept if its maximum, an instruction or two, is above."""
+
+    def start_block(self) -> None:
+        """Before a block of rows."""
+        self.threshold = v.bind(self.smallest * self.highest[0])
+        self.above = v.local((1,), "float32")
+        v.put(self.above, self.highest[0], 0)
+
+    def take(self, p: v.Expr, lanes: int, word: v.Expr) -> None:
+        """List one word's values, if one of them is large enough; ``word``: its place in a mask."""
+        largest = v.bind(reduced("fmax", p))
+        v.put(self.above, v.maximum(largest, self.above[0]), 0)
+        with T.If(largest > self.threshold), T.Then():
+            at = v.bind(self.end[0])
+            self._keep(p, lanes, at, word)
+            v.put(self.end, at + 1, 0)
+
+    def end_block(self) -> None:
+        """After a block of rows."""
+        v.put(self.highest, self.above[0], 0)

@@ -8,7 +8,9 @@ from gsb_tvm.dialect.bits import WORD_BITS, product
 from gsb_tvm.dialect.specs import AttentionPlanes
 from gsb_tvm.schedules import vector as v
 from gsb_tvm.schedules.attention_planes.row import HALF, Piece
+from gsb_tvm.schedules.packing import word_of
 from gsb_tvm.schedules.sharing import Share
+from gsb_tvm.targets import Profile
 
 
 def flat(spec: AttentionPlanes, masks: v.Buffer) -> Any:
@@ -20,8 +22,10 @@ def flat(spec: AttentionPlanes, masks: v.Buffer) -> Any:
 class Masks:
     """Writes words of the masks; a word is given by its place in a plane."""
 
-    def __init__(self, spec: AttentionPlanes, masks: v.Buffer, bound: v.Expr) -> None:
-        self.spec, self.bound = spec, bound
+    def __init__(
+        self, spec: AttentionPlanes, profile: Profile, masks: v.Buffer, bound: v.Expr
+    ) -> None:
+        self.spec, self.profile, self.bound = spec, profile, bound
         self.plane = product(spec.rows.packed_shape)
         self.row = spec.rows.packed_shape[2]
         self.flat = flat(spec, masks)
@@ -30,8 +34,11 @@ class Masks:
         """Write the base mask of one word's values."""
         lanes, spec = piece.lanes, self.spec
         bound = v.splat(self.bound, lanes)
-        bits = v.bits_of(p > bound if spec.strict else p >= bound, lanes)
-        v.put(self.flat, bits if lanes == WORD_BITS else T.cast(bits, "uint32"), word)
+        mask = p > bound if spec.strict else p >= bound
+        if lanes == WORD_BITS:
+            v.put(self.flat, word_of(mask, self.profile), word)
+        else:
+            v.put(self.flat, T.cast(v.bits_of(mask, lanes), "uint32"), word)
 
     def clear_ratios(self, share: Share) -> None:
         """Set a part of the other masks to 0; whose words they become does not matter."""

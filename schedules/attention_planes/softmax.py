@@ -13,7 +13,7 @@ from gsb_tvm.schedules.attention_planes.candidates import Candidates
 from gsb_tvm.schedules.attention_planes.division import divide_by
 from gsb_tvm.schedules.attention_planes.masks import Masks
 from gsb_tvm.schedules.attention_planes.row import HALF, LOWEST, Accumulator, Piece, for_pieces
-from gsb_tvm.schedules.attention_planes.table import Table
+from gsb_tvm.schedules.attention_planes.table import Table, applies
 from gsb_tvm.schedules.counting import reinterpret
 from gsb_tvm.targets import Profile
 
@@ -32,6 +32,13 @@ class Block:
         self.maximum = v.local((self.rows,), "float32")
         self.least = v.local((self.rows,), "int32")
         self.sum = v.local((self.rows,), "float32")
+
+    def make_table(self) -> bool:
+        """Fill a table of exponentials; whether there is one for this spec and CPU."""
+        if not applies(self.spec, self.profile):
+            return False
+        self.table = Table(self.spec, self.t["scalars"])
+        return True
 
     def score(self, at: scores.Head, first: v.Expr) -> None:
         """Float scores of the block and the maximum of each row."""
@@ -85,8 +92,9 @@ class Block:
             for_pieces(self.tokens, emit)
             v.put(self.least, least.total(), r)
 
-    def look_up(self, table: Table) -> None:
+    def look_up(self) -> None:
         """Exponentials of the counts in place, from the table, and the sum of each row."""
+        table = self.table
         with T.serial(self.rows) as r:
             least = v.bind(self.least[r])
             if table.shared:
@@ -118,33 +126,52 @@ class Block:
         self, masks: Masks, candidates: Candidates | None, at: scores.Head, first: v.Expr
     ) -> None:
         """Divide, add the bias, and hand every word's values to the masks and the list."""
-        spec, tokens = self.spec, self.tokens
-        per_row = words(tokens)
         if candidates is not None:
             candidates.start_block()
         with T.serial(self.rows) as r:
-            query = v.bind(first + r)
-            divide = divide_by(spec, self.profile, v.bind(self.sum[r]))
-            bias = v.bind((at.head * tokens + query) * tokens)
-            last = (spec.q.groups * tokens - 1) * tokens
-            ahead = v.bind(tirx.min(bias + tiles.ROWS_AHEAD * tokens, last))
-            plane_row = v.bind((at.batch * spec.q.groups + at.head) * per_row)
-
-            def emit(piece: Piece) -> None:
-                lanes = piece.lanes
-                p = divide(v.bind(v.load(self.values, r, piece.first, lanes=lanes)), lanes)
-                if spec.bias:
-                    p = p + v.load(self.t["bias"], bias + piece.first, lanes=lanes)
-                    self._fetch_bias(ahead + piece.first, lanes)
-                word = v.bind((plane_row + piece.word) * masks.row + query)
-                existing = v.bind(piece.existing(p, LOWEST))
-                masks.take(existing, piece, word)
-                if candidates is not None:
-                    candidates.take(existing, lanes, word)
-
-            for_pieces(tokens, emit)
+            self._binarize_row(masks, candidates, at, r, v.bind(first + r))
         if candidates is not None:
             candidates.end_block()
+
+    def _binarize_row(
+        self,
+        masks: Masks,
+        candidates: Candidates | None,
+        at: scores.Head,
+        r: v.Expr,
+        query: v.Expr,
+    ) -> None:
+        for_pieces(self.tokens, self._exact(masks, candidates, at, r, query))
+
+    def _exact(
+        self,
+        masks: Masks,
+        candidates: Candidates | None,
+        at: scores.Head,
+        r: v.Expr,
+        query: v.Expr,
+    ) -> Callable[[Piece], None]:
+        """What binarizes a piece of a row."""
+        spec, tokens = self.spec, self.tokens
+        divide = divide_by(spec, self.profile, v.bind(self.sum[r]))
+        bias = v.bind((at.head * tokens + query) * tokens)
+        last = (spec.q.groups * tokens - 1) * tokens
+        ahead = v.bind(tirx.min(bias + tiles.ROWS_AHEAD * tokens, last))
+        plane_row = v.bind((at.batch * spec.q.groups + at.head) * words(tokens))
+
+        def emit(piece: Piece) -> None:
+            lanes = piece.lanes
+            p = divide(v.bind(v.load(self.values, r, piece.first, lanes=lanes)), lanes)
+            if spec.bias:
+                p = p + v.load(self.t["bias"], bias + piece.first, lanes=lanes)
+                self._fetch_bias(ahead + piece.first, lanes)
+            word = v.bind((plane_row + piece.word) * masks.row + query)
+            existing = v.bind(piece.existing(p, LOWEST))
+            masks.take(existing, piece, word)
+            if candidates is not None:
+                candidates.take(existing, lanes, word)
+
+        return emit
 
     def _fetch_bias(self, start: v.Expr, lanes: int) -> None:
         """Fetch bias into the cache."""
