@@ -62,20 +62,25 @@ class Head:
         buffer = self.named["p_masks"]
         return v.load(buffer, *at, lanes=lanes) if lanes > 1 else buffer[at]
 
-    def value_bits(self, word: Expr, token: Expr) -> Expr:
-        """Sign bits of one value word; a zero has none."""
-        at = (self.batch, self.head * self.channel_words + word, token)
-        bits = self.named["v_bits"][at]
-        return bits & self.named["v_nonzero"][at] if self.masked else bits
+    def _values(self, name: str, *index: Expr, lanes: int) -> Expr:
+        buffer = self.named[name]
+        *planes, word, token = index
+        at = (*planes, self.batch, self.head * self.channel_words + word, token)
+        return v.load(buffer, *at, lanes=lanes) if lanes > 1 else buffer[at]
 
-    def value_nonzero(self, word: Expr, token: Expr) -> Expr:
-        """Nonzero bits of one value word."""
-        return self.named["v_nonzero"][self.batch, self.head * self.channel_words + word, token]
+    def value_bits(self, word: Expr, token: Expr, lanes: int = 1) -> Expr:
+        """Sign bits of one value word of neighbouring tokens; a zero has none."""
+        bits = self._values("v_bits", word, token, lanes=lanes)
+        return bits & self.value_nonzero(word, token, lanes) if self.masked else bits
 
-    def value_mask(self, r: Expr, word: Expr, token: Expr) -> Expr:
-        """Bits of one word of value mask ``r``, without zeros."""
-        mask = self.named["v_masks"][r, self.batch, self.head * self.channel_words + word, token]
-        return mask & self.value_nonzero(word, token) if self.masked else mask
+    def value_nonzero(self, word: Expr, token: Expr, lanes: int = 1) -> Expr:
+        """Nonzero bits of one value word of neighbouring tokens."""
+        return self._values("v_nonzero", word, token, lanes=lanes)
+
+    def value_mask(self, r: Expr, word: Expr, token: Expr, lanes: int = 1) -> Expr:
+        """Bits of one word of value mask ``r`` of neighbouring tokens, without zeros."""
+        mask = self._values("v_masks", r, word, token, lanes=lanes)
+        return mask & self.value_nonzero(word, token, lanes) if self.masked else mask
 
     def value_mask_vector(self, r: Expr, word: Expr, token: Expr) -> Expr:
         """Words of value mask ``r``, zeros included, of 16 neighbouring tokens."""

@@ -130,9 +130,16 @@ class _Work:
                     head,
                     self.positive,
                     r,
-                    lambda x, key: head.value_mask(r - 1, x, key) & head.value_bits(x, key),
+                    lambda x, key, lanes=1: (
+                        head.value_mask(r - 1, x, key, lanes) & head.value_bits(x, key, lanes)
+                    ),
                 )
-                turn(head, self.nonzero, r, lambda x, key: head.value_mask(r - 1, x, key))
+                turn(
+                    head,
+                    self.nonzero,
+                    r,
+                    lambda x, key, lanes=1: head.value_mask(r - 1, x, key, lanes),
+                )
         with T.serial(spec.p_groups) as g:
             with T.If(T.Select(g == 0, dense_values, dense_attention)), T.Then():
                 self._dense_of(g)

@@ -18,6 +18,7 @@ from gsb_tvm.schedules.attention_value.head import (
     Head,
     for_each_token_vector,
 )
+from gsb_tvm.schedules.packing import lanes_of
 from gsb_tvm.schedules.set_bits import for_each_bit
 
 UNROLLED_VECTORS = 16  # of tokens: above, a loop
@@ -112,17 +113,17 @@ def add_attention_entries(head: Head, sums: Buffer) -> None:
         mask = v.bind(head.value_mask(r, x, key))
         with T.If(mask != T.uint32(0)), T.Then():
             weight = v.bind(head.weight(g, r + 1))
-            positive = v.lanes_of(mask & head.value_bits(x, key), WORD)
-            other = T.Select(v.lanes_of(mask, WORD), v.splat(-weight, WORD), zero)
+            positive = lanes_of(mask & head.value_bits(x, key), head.profile)
+            other = T.Select(lanes_of(mask, head.profile), v.splat(-weight, WORD), zero)
             add_to(query, x, T.Select(positive, v.splat(weight, WORD), other))
 
     def add(g: Expr, query: Expr, key: Expr) -> None:
         weight = v.bind(head.weight(g, T.int32(0)))
         with T.serial(head.channel_words) as x:
-            positive = v.lanes_of(head.value_bits(x, key), WORD)
+            positive = lanes_of(head.value_bits(x, key), head.profile)
             value = T.Select(positive, v.splat(weight, WORD), v.splat(-weight, WORD))
             if head.masked:
-                value = T.Select(v.lanes_of(head.value_nonzero(x, key), WORD), value, zero)
+                value = T.Select(lanes_of(head.value_nonzero(x, key), head.profile), value, zero)
             add_to(query, x, value)
             if head.spec.v_groups > 1:
                 with T.serial(head.spec.v_groups - 1) as r:

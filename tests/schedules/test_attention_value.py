@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from gsb_tvm.dialect import oracle
 from gsb_tvm.dialect.bits import Rows, pack_rows
 from gsb_tvm.dialect.specs import AttentionValue, Compare, Kind
+from gsb_tvm.schedules import vector as v
 from gsb_tvm.schedules.attention_value import kernel
+from gsb_tvm.schedules.attention_value.squares import transposed
 from gsb_tvm.schedules.attention_value.tiles import choose, limits
 from gsb_tvm.targets import resolve
 from tests.schedules import levels
@@ -184,6 +186,22 @@ def test_one_plane_on_each_side_rounds_once() -> None:
 def test_compiles_to_byte_counts_on_arm(compare: Compare | None) -> None:
     spec = AttentionValue(Rows(1, 37, 2, 24), Kind.MASKED, 2, 2, True, compare)
     assert "cnt\tv" in compiled(spec, ARM).mod.inspect_source("s")
+
+
+def test_squares_of_bits_are_transposed() -> None:
+    def body(x: v.Buffer, y: v.Buffer) -> None:
+        rows = [v.bind(v.load(x, 4 * i, lanes=4)) for i in range(8)]
+        for i, row in enumerate(transposed(rows)):
+            v.store(y, row, 4 * i, lanes=4)
+
+    profile = runnable(ARM)
+    func = v.prim_func([("x", (32,), "uint32"), ("y", (32,), "uint32")], body)
+    words = np.random.default_rng(0).integers(0, 2**32, 32, dtype=np.uint32)
+    tensors = [tvm.runtime.tensor(array) for array in (words, np.zeros_like(words))]
+    levels.compiled(func, profile)["main"](*tensors)
+    bits = (words[:, None] >> np.arange(32, dtype=np.uint32)) & 1
+    expected = (bits.T << np.arange(32, dtype=np.uint32)).sum(axis=1, dtype=np.uint32)
+    np.testing.assert_array_equal(tensors[1].numpy(), expected)
 
 
 def test_tile_ends_within_the_padded_tokens() -> None:
