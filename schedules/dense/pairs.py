@@ -29,10 +29,10 @@ from gsb_tvm.schedules.dense.formula import Base, Part, Product
 from gsb_tvm.schedules.dense.pairs_epilogue import PairsEpilogue
 from gsb_tvm.schedules.dense.tiles import PAIR_COLUMNS, PAIR_ROWS
 from gsb_tvm.schedules.neon import add_pairs, widen_pairs
+from gsb_tvm.schedules.neon_walk import Walk, walking
 from gsb_tvm.schedules.sharing import Share
 from gsb_tvm.schedules.vector import (
     bind,
-    hidden,
     load,
     local,
     popcount,
@@ -83,7 +83,8 @@ class Nest:
 
     def write(self) -> None:
         """Emit the part's tokens of the whole layer."""
-        with T.serial(0, self.spec.rows.batch) as batch:
+        self.weights, self.activations = Walk(), Walk()
+        with walking(), T.serial(0, self.spec.rows.batch) as batch:
             self._spread(batch)
             repeat(
                 self.spec.computed_columns,
@@ -121,20 +122,17 @@ class Nest:
         if self.product.base is Base.FEATURES:
             return self.spec.rows.features - 2 * padded
         base = local((PAIR_COLUMNS,), "int32")
-        sums = Sums(self.weight, T.floordiv(first, PAIR_COLUMNS), 1, _nothing, _minus(padded))
-        (row,) = sums.count(self.words)
+        weight = self.weights.begin(self.weight, T.floordiv(first, PAIR_COLUMNS), 0, 0)
+        (row,) = Sums(weight, None, 1, _minus(padded)).count(self.words)
         for octet, value in enumerate(row):
             store(base, T.cast(T.cast(value, "int16x8"), "int32x8"), octet * 8, lanes=8)
         return base
 
     def _tile(self, block: Block, tile: Expr, rows: int) -> None:
         self._fetch_ahead(block, tile)
-
-        def activation(word: Expr, row: int) -> Expr:
-            return load(self.spread, tile, word, row, 0, lanes=LANES)
-
-        at = T.floordiv(block.first, PAIR_COLUMNS)
-        sums = Sums(self.weight, at, rows, activation, self.finish.start)
+        activation = self.activations.begin(self.spread, tile, 0, 0, 0)
+        weight = self.weights.begin(self.weight, T.floordiv(block.first, PAIR_COLUMNS), 0, 0)
+        sums = Sums(weight, activation, rows, self.finish.start)
         self.finish.tile(block, tile * PAIR_ROWS, sums.count(self.words))
 
     def _fetch_ahead(self, block: Block, tile: Expr) -> None:
@@ -148,44 +146,27 @@ class Nest:
             prefetch(self.weight, at + 1, 0, (tile * each + i) * LINE_WORDS)
 
 
-def _nothing(word: Expr, row: int) -> Expr:
-    """An activation without bits."""
-    return splat(0, LANES, "uint32")
-
-
 def _minus(count: int) -> Callable[[int, int], Expr]:
     """Sums that begin at minus ``count``, modulo 2**16."""
     return lambda row, octet: splat(-count % 2**16, 8, "uint16")
 
 
-def _extent(steps: int) -> int | Expr:
-    """How often the loop over words runs.
-
-    Of a long loop LLVM must not know it: it counts addresses down from the end then, farther off
-    than an instruction that loads two vectors reaches.
-    """
-    if steps * STEP * PAIR_COLUMNS * 4 <= 2048:
-        return steps
-    return T.cast(hidden(T.uint32(steps)), "int32")
-
-
 class Sums:
     """Set bits of ``activation ^ weight`` for ``rows`` tokens and the columns of block ``tile``.
 
-    ``activation(word, row)`` is a word of a token in all lanes, uint32x4; ``start(row, octet)``
-    what sums of eight columns begin at, uint16x8.
+    ``activation`` begins where the tile's words are, four tokens each; without it its bits are 0.
+    ``start(row, octet)`` is what sums of eight columns begin at, uint16x8.
     """
 
     def __init__(
         self,
-        weight: Buffer,
-        tile: Expr,
+        weight: Walk,
+        activation: Walk | None,
         rows: int,
-        activation: Callable[[Expr, int], Expr],
         start: Callable[[int, int], Expr],
     ) -> None:
-        self.weight, self.tile, self.rows = weight, tile, rows
-        self.activation, self.start = activation, start
+        self.weight, self.activation, self.rows = weight, activation, rows
+        self.start = start
 
     def count(self, words: int) -> list[list[Expr]]:
         """Sums over all words, modulo 2**16: for each row and octet of columns a uint16x8."""
@@ -193,31 +174,27 @@ class Sums:
         self.sums = {cell: local((8,), "uint16") for cell in cells}
         for cell in cells:
             store(self.sums[cell], self.start(*cell), 0, lanes=8)
-        full, rest = divmod(words, STEP)
-        if full == 1:
-            self._words(0, STEP)
-        elif full:
-            with T.serial(0, _extent(full)) as i:
-                self._words(bind(i * STEP), STEP)
-        self._words(full * STEP, rest)
+        repeat(words, STEP, self._words)
         return [
             [load(self.sums[row, octet], 0, lanes=8) for octet in range(OCTETS)]
             for row in range(self.rows)
         ]
 
     def _words(self, first: Expr, count: int) -> None:
-        for k in range(count):
-            self._word(first + k)
+        for _ in range(count):
+            self._word()
 
-    def _word(self, word: Expr) -> None:
-        rows = [bind(self.activation(word, row)) for row in range(self.rows)]
-        for octet in range(OCTETS):
-            weights = [
-                bind(load(self.weight, self.tile, word, octet * 8 + half * LANES, lanes=LANES))
-                for half in range(2)
-            ]
-            for row, bits in enumerate(rows):
-                low, high = (popcount(T.reinterpret("uint8x16", bits ^ w)) for w in weights)
-                total = self.sums[row, octet]
-                added = load(total, 0, lanes=8) + widen_pairs(add_pairs(low, high))
-                store(total, added, 0, lanes=8)
+    def _word(self) -> None:
+        rows = [splat(0, LANES, "uint32")] * self.rows
+        if self.activation is not None:
+            rows = [bind(bits) for bits in self.activation.four()[: self.rows]]
+        for half in range(2):
+            weights = [bind(vector) for vector in self.weight.four()]
+            for i in range(2):
+                for row, bits in enumerate(rows):
+                    self._add((row, 2 * half + i), bits, weights[2 * i : 2 * i + 2])
+
+    def _add(self, cell: tuple[int, int], bits: Expr, weights: list[Expr]) -> None:
+        low, high = (popcount(T.reinterpret("uint8x16", bits ^ w)) for w in weights)
+        total = self.sums[cell]
+        store(total, load(total, 0, lanes=8) + widen_pairs(add_pairs(low, high)), 0, lanes=8)

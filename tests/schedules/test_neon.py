@@ -10,6 +10,7 @@ from tvm.script.ir_builder import tirx as T
 
 from gsb_tvm.schedules import vector as v
 from gsb_tvm.schedules.neon import packed
+from gsb_tvm.schedules.neon_walk import Walk, walking
 from gsb_tvm.schedules.packing import word_of
 from gsb_tvm.targets import Profile
 from tests.schedules.levels import ALL, ARM, compiled, profile_of, runnable, target_of
@@ -71,3 +72,30 @@ def test_uses_no_instruction_that_others_lack() -> None:
     for level in ALL[:-1]:
         profile = profile_of(target_of(level))
         assert "llvm.aarch64" not in compares(profile, 0).script()
+
+
+def test_vectors_are_read_four_at_a_time() -> None:
+    """Each load moves its pointer on, and no other instruction reckons addresses."""
+    rows = 96
+
+    def body(x: v.Buffer, y: v.Buffer) -> None:
+        walk = Walk()
+        with walking():
+            walk.begin(x, 0, 0)
+            with T.serial(0, rows // 3) as i:
+                for k in range(3):
+                    a, b, c, d = walk.four()
+                    v.store(y, (a - b) ^ (c - d), i * 3 + k, 0, lanes=4)
+
+    profile = runnable(target_of(ARM[0]))
+    func = v.prim_func([("x", (rows, 16), "uint32"), ("y", (rows, 4), "uint32")], body)
+    library = compiled(func, profile)
+    source = library.mod.inspect_source("s")
+    body_of = source[source.index("main_compute_:") :]
+    body_of = body_of[: body_of.index("\tret")]
+    assert body_of.count("], #64") == body_of.count("\tld1\t") == 3
+    x = np.random.default_rng(0).integers(0, 2**32, (rows, 4, 4), dtype=np.uint32)
+    tensors = [tvm.runtime.tensor(a) for a in (x.reshape(rows, 16), np.zeros((rows, 4), "uint32"))]
+    library["main"](*tensors)
+    expected = (x[:, 0] - x[:, 1]) ^ (x[:, 2] - x[:, 3])
+    np.testing.assert_array_equal(tensors[1].numpy(), expected)
