@@ -18,7 +18,6 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import torch
 
 import gsb_tvm
@@ -26,6 +25,7 @@ from gsb_tvm.models.bake import bake_weights, reference_logits
 from gsb_tvm.models.export import FORMS, export
 from gsb_tvm.models.fill import fresh_, realistic_
 from gsb_tvm.models.gsb import PRESETS, Gsb
+from gsb_tvm.runtime.reference import onnxruntime_package
 from gsb_tvm.runtime.verify import EXACT
 
 
@@ -58,6 +58,7 @@ def logits(
         export(network, path, args.form, batch=args.batch)
         export(bake_weights(network), baked, "legacy", batch=args.batch)
         module = gsb_tvm.build(path, target=args.target)
+        onnxruntime = onnxruntime_package()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         session = onnxruntime.InferenceSession(str(baked), options, ["CPUExecutionProvider"])

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from comparison.jobs import Job, Run, calibration_images
+from gsb_tvm.runtime.reference import onnxruntime_package
 
 
 def prepare(job: Job, precision: str) -> list[Path]:
@@ -20,8 +21,7 @@ def prepare(job: Job, precision: str) -> list[Path]:
 
 def load(job: Job, _precision: str) -> Run:
     """Session on the CPU."""
-    import onnxruntime
-
+    onnxruntime = onnxruntime_package()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = job.threads, 1
     options.log_severity_level = 3

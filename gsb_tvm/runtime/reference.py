@@ -1,5 +1,6 @@
 """ONNX Runtime as the reference, run in ways that differ only in rounding."""
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,18 @@ Run = Callable[[Sequence[Array]], list[Array]]
 MakeRun = Callable[[], Run]
 
 
+def onnxruntime_package() -> Any:
+    """ONNX Runtime's module, imported here for the first time, without its reports to its makers.
+
+    Since 1.29 it sends them unless this variable is set, from a thread of its own and by way of a
+    database in the user's home. Where the user has set it, to whatever, it stays.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+
+    return onnxruntime
+
+
 def onnxruntime_runs(model: Any, inputs: Sequence[Tensor], seed: int = 0) -> list[MakeRun]:
     """Ways to run ``model`` (path, bytes or ``ModelProto``) that differ only in rounding."""
     plain = [lambda optimise=o: onnxruntime_run(model, inputs, optimise=optimise) for o in (1, 0)]
@@ -38,8 +51,7 @@ def onnxruntime_run(model: Any, inputs: Sequence[Tensor], *, optimise: bool = Tr
     ToolchainError
         ONNX Runtime refuses the model.
     """
-    import onnxruntime
-
+    onnxruntime = onnxruntime_package()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
