@@ -13,11 +13,13 @@ where scales are small integers times one power of two. With one plane on each s
 ``o = fl(w * dot)``.
 """
 
+import numpy as np
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from gsb_tvm.dialect.specs import AttentionValue
 from gsb_tvm.schedules import vector as v
+from gsb_tvm.schedules.attention_value.decided import Decided, serves
 from gsb_tvm.schedules.attention_value.head import TOKENS, WORD, Buffer, Expr, Head
 from gsb_tvm.schedules.attention_value.lists import add_attention_entries, add_value_entries
 from gsb_tvm.schedules.attention_value.outputs import Outputs
@@ -71,13 +73,32 @@ class _Work:
         """Every step in order; bits of zeros that are written gather in ``missing``, uint32[1]."""
         head = self.head
         turn(head, self.positive, T.int32(0), head.value_bits)
+        if not serves(head):
+            self._by_floats(missing)
+            return
+        with T.If(self._integers_decide()):
+            with T.Then():
+                Decided(head, self.positive, self.nonzero, self.counts, self.sums).emit(missing)
+            with T.Else():
+                self._by_floats(missing)
+
+    def _integers_decide(self) -> Expr:
+        head = self.head
+        limit = limits(head.spec, head.profile)
+        values, attention = self._set_bits()
+        weight = v.bind(head.weight(T.int32(0), T.int32(0)))
+        few = T.And(values <= limit.values, attention <= limit.attention)
+        positive = T.And(weight > T.float32(0.0), weight < T.float32(np.inf))
+        decide = T.And(few, positive)
+        return T.And(decide, head.named["v_zeros"][0] == 0) if head.masked else decide
+
+    def _by_floats(self, missing: Buffer) -> None:
         dense = self._corrections() if self.corrected else T.bool(False)
         self._base(dense, missing)
 
-    def _corrections(self) -> Expr:
-        """Fill ``sums``; returns whether the nonzero values were turned."""
+    def _set_bits(self) -> tuple[Expr, Expr]:
+        """Set bits of all value masks, and of all attention masks but the base."""
         head, spec = self.head, self.head.spec
-        limit = limits(spec, head.profile)
         values: Expr = T.int32(0)
         attention: Expr = T.int32(0)
         if spec.v_groups > 1:
@@ -92,6 +113,13 @@ class _Work:
                 head.key_words,
                 lambda g, word, token: head.attention(g, word, token, lanes=TOKENS),
             )
+        return values, attention
+
+    def _corrections(self) -> Expr:
+        """Fill ``sums``; returns whether the nonzero values were turned."""
+        head, spec = self.head, self.head.spec
+        limit = limits(spec, head.profile)
+        values, attention = self._set_bits()
         dense_values = v.bind(values > limit.values)
         dense_attention = v.bind(attention > limit.attention)
         self._value_corrections(values, dense_values)

@@ -123,6 +123,35 @@ def test_superposed_on_both_sides(level: str, value_kind: Kind) -> None:
     check(spec, LEVELS[level], number=1)
 
 
+DECIDED = [
+    AttentionValue(Rows(1, 198, 2, 64), Kind.MASKED, 3, 3, True, Compare(Kind.MASKED)),
+    AttentionValue(Rows(2, 33, 1, 32), Kind.SIGN, 1, 3, True, Compare(Kind.MASK, 0.25, False)),
+    AttentionValue(Rows(1, 47, 3, 96), Kind.MASKED, 2, 1, True, Compare(Kind.SIGN)),
+    AttentionValue(Rows(1, 253, 1, 32), Kind.SIGN, 1, 1, True, Compare(Kind.MASKED)),
+    AttentionValue(Rows(1, 64, 1, 32), Kind.SIGN, 3, 2, False, Compare(Kind.MASKED)),
+    AttentionValue(Rows(1, 5, 1, 64), Kind.SIGN, 2, 2, True, Compare(Kind.MASK, 0.5)),
+]
+
+
+@pytest.mark.parametrize("spec", DECIDED, ids=str)
+def test_integers_decide(spec: AttentionValue) -> None:
+    """Positive weights, few bits in masks; shifts that meet products, and of any size."""
+    runnable(ARM)
+    rng = np.random.default_rng(4)
+    sizes = np.float32([0, -0.0, 1e-30, 1e9, -1e9, np.inf, -np.inf, 0.25, 0.125, 150.5, -150.5])
+    for base, attention, values in ((0.1, 0.002, 0.002), (1.0, 0.0, 0.002), (HALF, 0.002, 0.0)):
+        inputs = arguments(spec, rng, (base, attention, values), zeros=False)
+        shift = inputs.pop() if spec.shift else None
+        inputs[-2:] = [np.abs(scale) + np.float32(0.5) for scale in inputs[-2:]]
+        if shift is not None:
+            some = rng.random(shift.shape) < 0.3
+            inputs.append(np.where(some, rng.choice(sizes, shift.shape), shift * 4))
+        expected = real(oracle.compute(spec, inputs), spec)
+        for cut in (WHOLE, Cut(3, backwards=True)):
+            for got, want in zip(run(spec, ARM, inputs, cut), expected, strict=True):
+                np.testing.assert_array_equal(got, want)
+
+
 @pytest.mark.parametrize("level", LEVELS)
 def test_more_tokens_than_one_byte_counter_holds(level: str) -> None:
     runnable(LEVELS[level])
