@@ -35,7 +35,7 @@ def verify(job: Job) -> Verified:
     from gsb_tvm.verification import compare, reference_of
 
     module = gsb_tvm.load(job.artefact, threads=job.threads)
-    found = compare(module.run, reference_of(job.model, job.batch), module.metadata)
+    found = compare(module.run, reference_of(job.model, job.batch), module.metadata.program.inputs)
     return Verified(
         found.verdict, found.exact, found.count("tie"), len(found.samples), found.reason
     )
