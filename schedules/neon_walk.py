@@ -7,13 +7,13 @@ assembly of no instructions stands where a pointer moves on; without it LLVM wou
 from the first one, by an addition each.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from tvm.script.ir_builder import tirx as T
 
-from gsb_tvm.schedules.vector import load, local
+from gsb_tvm.schedules.vector import local
 
 Expr = Any
 Buffer = Any
@@ -27,6 +27,11 @@ define void @gsb_neon_begin(ptr %place, ptr %first) {{
   %unknown = call ptr asm "", "=r,0"(ptr %first)
   store ptr %unknown, ptr %place, align 8
   ret void
+}}
+
+define i64 @gsb_neon_unknown(i64 %number) {{
+  %unknown = call i64 asm "", "=r,0"(i64 %number)
+  ret i64 %unknown
 }}
 
 define void @gsb_neon_load(ptr %place, ptr %to) {{
@@ -51,11 +56,48 @@ define void @gsb_neon_load(ptr %place, ptr %to) {{
 """
 
 
+def _fence(pointers: int, vectors: int) -> str:
+    """A function that hands on what it is shown through an assembly of no instructions."""
+    kinds = ["ptr"] * pointers + ["<16 x i8>"] * vectors
+    shown = range(len(kinds))
+    parameters = ", ".join(f"ptr %p{i}" for i in shown)
+    outputs = ["=r"] * pointers + ["=w"] * vectors
+    constraints = ",".join([*outputs, *map(str, shown)])
+    struct = "{" + ", ".join(kinds) + "}"
+    values = ", ".join(f"{kind} %v{i}" for i, kind in enumerate(kinds))
+    lines = [f"define void @{_fence_name(pointers, vectors)}({parameters}) {{"]
+    lines += [f"  %v{i} = load {kind}, ptr %p{i}, align 8" for i, kind in enumerate(kinds)]
+    lines.append(f'  %all = call {struct} asm "", "{constraints}"({values})')
+    for i, kind in enumerate(kinds):
+        lines.append(f"  %w{i} = extractvalue {struct} %all, {i}")
+        lines.append(f"  store {kind} %w{i}, ptr %p{i}, align 8")
+    return "\n".join([*lines, "  ret void", "}", ""])
+
+
+def _fence_name(pointers: int, vectors: int) -> str:
+    return f"gsb_neon_fence_{pointers}_{vectors}"
+
+
 @contextmanager
-def walking() -> Iterator[None]:
-    """Code below may use :class:`Walk`."""
-    with T.attr(0, "pragma_import_llvm", _IR):
+def walking(*fences: tuple[int, int]) -> Iterator[None]:
+    """Code below may use :class:`Walk`, :func:`unknown`, and fences of so many places."""
+    code = [_IR, *[_fence(*counts) for counts in sorted(set(fences))]]
+    with T.attr(0, "pragma_import_llvm", "\n".join(code)):
         yield
+
+
+def fence(walks: Sequence["Walk"], vectors: Sequence[Any]) -> None:
+    """Let nothing that uses ``walks`` or elements of ``vectors`` be done before what stands here.
+
+    LLVM's order of a long piece of code takes more registers than there are.
+    """
+    places = [T.address_of(x) for x in (*[walk.place[0] for walk in walks], *vectors)]
+    T.evaluate(T.call_extern("void", _fence_name(len(walks), len(vectors)), *places))
+
+
+def unknown(number: Expr) -> Expr:
+    """An int64 of which LLVM knows nothing: what is reckoned with it is reckoned once."""
+    return T.call_extern("int64", "gsb_neon_unknown", number)
 
 
 class Walk:
@@ -74,9 +116,9 @@ class Walk:
         T.evaluate(T.call_extern("void", "gsb_neon_begin", T.address_of(self.place[0]), first))
         return self
 
-    def four(self) -> list[Expr]:
-        """The next four vectors, uint32x4."""
+    def four(self) -> Buffer:
+        """The next four vectors, uint32 (16,)."""
         to = local((4 * LANES,), "uint32")
         place, target = T.address_of(self.place[0]), T.address_of(to[0])
         T.evaluate(T.call_extern("void", "gsb_neon_load", place, target))
-        return [load(to, LANES * i, lanes=LANES) for i in range(4)]
+        return to

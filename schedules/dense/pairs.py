@@ -16,7 +16,6 @@ dot product is then a sum that only grows, and its sums begin at what the epilog
 added: no instruction subtracts from a base or shifts a threshold.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 from tvm.script.ir_builder import tirx as T
@@ -29,7 +28,7 @@ from gsb_tvm.schedules.dense.formula import Base, Part, Product
 from gsb_tvm.schedules.dense.pairs_epilogue import PairsEpilogue
 from gsb_tvm.schedules.dense.tiles import PAIR_COLUMNS, PAIR_ROWS
 from gsb_tvm.schedules.neon import add_pairs, widen_pairs
-from gsb_tvm.schedules.neon_walk import Walk, walking
+from gsb_tvm.schedules.neon_walk import Walk, fence, unknown, walking
 from gsb_tvm.schedules.sharing import Share
 from gsb_tvm.schedules.vector import (
     bind,
@@ -48,7 +47,7 @@ Buffer = Any
 LANES = 4
 OCTETS = PAIR_COLUMNS // 8  # of columns, whose sums are one register
 LINE_WORDS = 16  # of a cache line of 64 bytes
-STEP = 4  # words of the loop: of all of them LLVM makes an order that sends sums to the stack
+STEP = 6  # words of the loop
 
 
 def spread_activation(spec: Dense) -> Buffer:
@@ -84,7 +83,7 @@ class Nest:
     def write(self) -> None:
         """Emit the part's tokens of the whole layer."""
         self.weights, self.activations = Walk(), Walk()
-        with walking(), T.serial(0, self.spec.rows.batch) as batch:
+        with walking(*Sums.fences()), T.serial(0, self.spec.rows.batch) as batch:
             self._spread(batch)
             repeat(
                 self.spec.computed_columns,
@@ -123,7 +122,9 @@ class Nest:
             return self.spec.rows.features - 2 * padded
         base = local((PAIR_COLUMNS,), "int32")
         weight = self.weights.begin(self.weight, T.floordiv(first, PAIR_COLUMNS), 0, 0)
-        (row,) = Sums(weight, None, 1, _minus(padded)).count(self.words)
+        minus = local((PAIR_COLUMNS,), "uint16")
+        store(minus, splat(-padded % 2**16, PAIR_COLUMNS, "uint16"), 0, lanes=PAIR_COLUMNS)
+        (row,) = Sums(weight, None, 1, minus, 0).count(self.words)
         for octet, value in enumerate(row):
             store(base, T.cast(T.cast(value, "int16x8"), "int32x8"), octet * 8, lanes=8)
         return base
@@ -132,7 +133,11 @@ class Nest:
         self._fetch_ahead(block, tile)
         activation = self.activations.begin(self.spread, tile, 0, 0, 0)
         weight = self.weights.begin(self.weight, T.floordiv(block.first, PAIR_COLUMNS), 0, 0)
-        sums = Sums(weight, activation, rows, self.finish.start)
+        # Were it known that all tiles begin alike, LLVM would keep that and copy it: the same, and
+        # more, where now pairs are loaded.
+        at = T.cast(tile, "int64")
+        zero = bind(unknown(at) - at)
+        sums = Sums(weight, activation, rows, self.finish.starts, zero)
         self.finish.tile(block, tile * PAIR_ROWS, sums.count(self.words))
 
     def _fetch_ahead(self, block: Block, tile: Expr) -> None:
@@ -146,16 +151,11 @@ class Nest:
             prefetch(self.weight, at + 1, 0, (tile * each + i) * LINE_WORDS)
 
 
-def _minus(count: int) -> Callable[[int, int], Expr]:
-    """Sums that begin at minus ``count``, modulo 2**16."""
-    return lambda row, octet: splat(-count % 2**16, 8, "uint16")
-
-
 class Sums:
     """Set bits of ``activation ^ weight`` for ``rows`` tokens and the columns of block ``tile``.
 
     ``activation`` begins where the tile's words are, four tokens each; without it its bits are 0.
-    ``start(row, octet)`` is what sums of eight columns begin at, uint16x8.
+    ``starts`` holds, from ``first`` on, what the sums begin at, row by row, uint16.
     """
 
     def __init__(
@@ -163,38 +163,54 @@ class Sums:
         weight: Walk,
         activation: Walk | None,
         rows: int,
-        start: Callable[[int, int], Expr],
+        starts: Buffer,
+        first: Expr,
     ) -> None:
         self.weight, self.activation, self.rows = weight, activation, rows
-        self.start = start
+        self.starts, self.first = starts, first
+
+    @staticmethod
+    def fences() -> list[tuple[int, int]]:
+        """Those that it uses: of one or two pointers, and the sums of up to four tokens."""
+        heights = range(1, PAIR_ROWS + 1)
+        return [(walks, rows + more) for walks in (1, 2) for rows in heights for more in (0, 1)]
 
     def count(self, words: int) -> list[list[Expr]]:
         """Sums over all words, modulo 2**16: for each row and octet of columns a uint16x8."""
         cells = [(row, octet) for row in range(self.rows) for octet in range(OCTETS)]
         self.sums = {cell: local((8,), "uint16") for cell in cells}
-        for cell in cells:
-            store(self.sums[cell], self.start(*cell), 0, lanes=8)
+        for row, octet in cells:
+            at = self.first + row * PAIR_COLUMNS + octet * 8
+            store(self.sums[row, octet], load(self.starts, at, lanes=8), 0, lanes=8)
         repeat(words, STEP, self._words)
         return [
             [load(self.sums[row, octet], 0, lanes=8) for octet in range(OCTETS)]
             for row in range(self.rows)
         ]
 
-    def _words(self, first: Expr, count: int) -> None:
+    def _words(self, _first: Expr, count: int) -> None:
         for _ in range(count):
-            self._word()
+            rows = [splat(0, LANES, "uint32")] * self.rows
+            if self.activation is not None:
+                read = self.activation.four()
+                rows = [load(read, row * LANES, lanes=LANES) for row in range(self.rows)]
+            for octet in range(0, OCTETS, 2):
+                weights = self.weight.four()
+                self._octet(octet, rows, weights, 0)
+                # One of the next two is enough: a fence for both costs a copy.
+                self._fence(octet, [weights[2 * LANES]])
+                self._octet(octet + 1, rows, weights, 2 * LANES)
+                self._fence(octet + 1, [])
 
-    def _word(self) -> None:
-        rows = [splat(0, LANES, "uint32")] * self.rows
-        if self.activation is not None:
-            rows = [bind(bits) for bits in self.activation.four()[: self.rows]]
-        for half in range(2):
-            weights = [bind(vector) for vector in self.weight.four()]
-            for i in range(2):
-                for row, bits in enumerate(rows):
-                    self._add((row, 2 * half + i), bits, weights[2 * i : 2 * i + 2])
+    def _octet(self, octet: int, rows: list[Expr], weights: Buffer, at: int) -> None:
+        """Add a word's eight columns, whose weights stand from ``at`` on."""
+        pair = [bind(load(weights, at + i * LANES, lanes=LANES)) for i in range(2)]
+        for row, bits in enumerate(rows):
+            low, high = (popcount(T.reinterpret("uint8x16", bits ^ w)) for w in pair)
+            sums = self.sums[row, octet]
+            store(sums, load(sums, 0, lanes=8) + widen_pairs(add_pairs(low, high)), 0, lanes=8)
 
-    def _add(self, cell: tuple[int, int], bits: Expr, weights: list[Expr]) -> None:
-        low, high = (popcount(T.reinterpret("uint8x16", bits ^ w)) for w in weights)
-        total = self.sums[cell]
-        store(total, load(total, 0, lanes=8) + widen_pairs(add_pairs(low, high)), 0, lanes=8)
+    def _fence(self, octet: int, behind: list[Expr]) -> None:
+        walks = [walk for walk in (self.weight, self.activation) if walk is not None]
+        sums = [self.sums[row, octet][0] for row in range(self.rows)]
+        fence(walks, [*sums, *behind])

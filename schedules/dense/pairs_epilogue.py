@@ -15,6 +15,7 @@ from gsb_tvm.dialect.specs import Dense, Kind, Operand
 from gsb_tvm.schedules.dense.epilogue import Block, based, pieces, real_bits, span, typed
 from gsb_tvm.schedules.dense.tiles import PAIR_COLUMNS, PAIR_ROWS
 from gsb_tvm.schedules.neon import packed
+from gsb_tvm.schedules.neon_walk import unknown
 from gsb_tvm.schedules.sharing import Share
 from gsb_tvm.schedules.slots import Flag
 from gsb_tvm.schedules.vector import bind, load, local, put, rounded, splat, store
@@ -27,13 +28,16 @@ OCTET = 8
 
 
 class PairsEpilogue(Protocol):
-    """Turns a tile's sums into outputs; ``dot = base + factor * count`` of a block."""
+    """Turns a tile's sums into outputs; ``dot = base + factor * count`` of a block.
+
+    ``starts`` holds what the sums begin at, (4 tokens * 32 columns,) uint16: the same for each
+    token, but so LLVM loads them, where it would copy them from registers.
+    """
+
+    starts: Buffer
 
     def enter(self, block: Block) -> None:
         """Prepare what every tile of the block needs."""
-
-    def start(self, row: int, octet: int) -> Expr:
-        """What the sums of eight columns begin at, uint16x8."""
 
     def tile(self, block: Block, token: Expr, sums: Sums) -> None:
         """Finish ``len(sums)`` tokens from ``token`` on."""
@@ -51,7 +55,10 @@ class PairsFloats:
 
     def __init__(self, spec: Dense, named: dict[str, Buffer]) -> None:
         self.spec, self.named = spec, named
-        self.base = local((PAIR_COLUMNS,), "uint16")
+        self.starts = local((PAIR_ROWS * PAIR_COLUMNS,), "uint16")
+        steps = enumerate(spec.steps)
+        tensors = [f"operand{i}" for i, step in steps if step.operand is Operand.TENSOR]
+        self.tensors = ["y", *tensors]
 
     def enter(self, block: Block) -> None:
         """Take the base of each column."""
@@ -60,35 +67,42 @@ class PairsFloats:
             base = splat((block.base >> 1) % 2**16, PAIR_COLUMNS, "uint16")
         else:
             base = T.cast(based(block, 0, PAIR_COLUMNS), f"uint16x{PAIR_COLUMNS}")
-        store(self.base, base, 0, lanes=PAIR_COLUMNS)
-
-    def start(self, row: int, octet: int) -> Expr:
-        """The base."""
-        return load(self.base, octet * OCTET, lanes=OCTET)
+        _repeat(self.starts, base)
 
     def tile(self, block: Block, token: Expr, sums: Sums) -> None:
-        """Write the rows, eight columns of all of them after another."""
-        for column, lanes in pieces(block.columns, OCTET):
-            at = span(block.first + column, lanes)
-            operands = [self._of_columns(i, at, lanes) for i in range(len(self.spec.steps))]
-            for row, octets in enumerate(sums):
-                value = self._dot(
-                    block, _lanes(octets[column // OCTET], column % OCTET, lanes), lanes
-                )
-                place = [block.batch, token + row, at]
-                for i, step in enumerate(self.spec.steps):
-                    operand = operands[i]
-                    if step.operand is Operand.TENSOR:
-                        operand = self.named[f"operand{i}"][place]
-                    value = rounded(value * operand) if step.op == "mul" else value + operand
-                T.buffer_store(self.named["y"], value, place)
+        """Write the rows."""
+        cuts = pieces(block.columns, OCTET)
+        operands = {cut: self._of_columns(block, *cut) for cut in cuts}
+        places: dict[str, Expr] = {}
 
-    def _of_columns(self, i: int, at: Expr, lanes: int) -> Expr:
-        """The operand of a step that is the same for all rows."""
-        buffer, step = self.named[f"operand{i}"], self.spec.steps[i]
-        if step.operand is Operand.SCALAR:
-            return splat(buffer[0], lanes) if lanes > 1 else buffer[0]
-        return bind(buffer[at]) if step.operand is Operand.COLUMN else None
+        def at(name: str, column: int, lanes: int) -> list[Expr]:
+            return [block.batch, 0, span(places[name] + column, lanes)]
+
+        for row, octets in enumerate(sums):
+            first = T.cast((token + row) * self.spec.columns + block.first, "int64")
+            # The block's first column in each tensor. Or else LLVM reckons all addresses from one.
+            places = {name: bind(unknown(first)) for name in self.tensors}
+            for column, lanes in cuts:
+                total = _lanes(octets[column // OCTET], column % OCTET, lanes)
+                value = self._dot(block, total, lanes)
+                for i, step in enumerate(self.spec.steps):
+                    operand = operands[column, lanes][i]
+                    if step.operand is Operand.TENSOR:
+                        operand = self.named[f"operand{i}"][at(f"operand{i}", column, lanes)]
+                    value = rounded(value * operand) if step.op == "mul" else value + operand
+                T.buffer_store(self.named["y"], value, at("y", column, lanes))
+
+    def _of_columns(self, block: Block, column: int, lanes: int) -> list[Expr]:
+        """Operands of all steps, as far as they are the same for all rows."""
+        at = span(block.first + column, lanes)
+
+        def operand(i: int) -> Expr:
+            buffer, step = self.named[f"operand{i}"], self.spec.steps[i]
+            if step.operand is Operand.SCALAR:
+                return splat(buffer[0], lanes) if lanes > 1 else buffer[0]
+            return bind(buffer[at]) if step.operand is Operand.COLUMN else None
+
+        return [operand(i) for i in range(len(self.spec.steps))]
 
     def _dot(self, block: Block, total: Expr, lanes: int) -> Expr:
         """The dot of a sum, as float32."""
@@ -112,6 +126,13 @@ def _lanes(vector: Expr, first: int, lanes: int) -> Expr:
     return vector if lanes == OCTET else T.Shuffle([vector], list(range(first, first + lanes)))
 
 
+def _repeat(starts: Buffer, value: Expr) -> None:
+    """Let the sums of each token begin at ``value``."""
+    value = bind(value)
+    for row in range(PAIR_ROWS):
+        store(starts, value, row * PAIR_COLUMNS, lanes=PAIR_COLUMNS)
+
+
 class PairsBits:
     """Thresholds: bit = ((count + shift) as uint16 <= length), where sums begin at the shift.
 
@@ -125,6 +146,7 @@ class PairsBits:
         assert spec.thresholds is not None
         assert spec.threshold_bits == 16
         self.named, self.rows = named, spec.thresholds.rows
+        self.starts = local((PAIR_ROWS * PAIR_COLUMNS,), "uint16")
         self.limit = spec.rows.features + 1
         self.masked = spec.thresholds.kind is Kind.MASKED
         self.prefixes = ("", "zero_") if self.masked else ("",)
@@ -138,6 +160,7 @@ class PairsBits:
         """Move the intervals from dots to counts."""
         for prefix in self.prefixes:
             self._interval(prefix, block)
+        _repeat(self.starts, self._of("", self.shift))
         if self.masked:  # of sums that begin at the other shift
             self._store(
                 self.shift["zero_"], self._of("zero_", self.shift) - self._of("", self.shift)
@@ -175,10 +198,6 @@ class PairsBits:
 
     def _of(self, prefix: str, buffers: dict[str, Buffer]) -> Expr:
         return load(buffers[prefix], 0, lanes=WORD_BITS)
-
-    def start(self, row: int, octet: int) -> Expr:
-        """The shift."""
-        return load(self.shift[""], octet * OCTET, lanes=OCTET)
 
     def tile(self, block: Block, token: Expr, sums: Sums) -> None:
         """Write one word of four tokens; behind the last one stands anything."""

@@ -1,5 +1,7 @@
 """Dense kernels against the NumPy meaning: every level that runs here, every kind, ragged sizes."""
 
+import re
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -279,3 +281,20 @@ def test_packed_shapes_agree() -> None:
         spec = make_spec(profile_of(cpu), Rows(1, 5, 1, 33), Kind.SIGN, Kind.SIGN, "sign", (3, 33))
         assert spec.computed_columns == 3 * words(33) * 32
         assert spec.outputs()[0][1] == (1, 6, padded_tokens(5))
+
+
+@pytest.mark.parametrize("cpu", [*levels.ARM, "cortex-x1", "apple-m1"])
+@pytest.mark.parametrize("features", [384, 1536])
+def test_sums_stay_in_registers(cpu: str, features: int) -> None:
+    """The loop over words on Neon counts and loads; nothing of it goes to the stack."""
+    profile = resolve(f"llvm -mtriple=aarch64-linux-gnu -mcpu={cpu}")
+    spec = make_spec(profile, Rows(1, 198, 1, features), Kind.SIGN, Kind.SIGN, "sign", (1, 64))
+    library = tvm.compile(IRModule({"main": kernel(spec, profile)}), target=profile.tvm_target())
+    blocks = re.split(r"\n(?=\.LBB)", library.mod.inspect_source("s"))
+    names = [re.findall(r"^\t([a-z]\S*)", block, re.MULTILINE) for block in blocks]
+    loop = next(found for found in names if found.count("cnt") == 6 * 32)
+    last = len(loop) - loop[::-1].index("cnt")
+    counted = Counter(loop[loop.index("cnt") : last])
+    assert counted["uadalp"] >= 6 * 16 - 4
+    assert not counted.keys() & {"ldr", "ldp", "str", "stp"}
+    assert 6 * 4096 / counted.total() > 32

@@ -84,7 +84,8 @@ def test_vectors_are_read_four_at_a_time() -> None:
             walk.begin(x, 0, 0)
             with T.serial(0, rows // 3) as i:
                 for k in range(3):
-                    a, b, c, d = walk.four()
+                    read = walk.four()
+                    a, b, c, d = (v.load(read, 4 * n, lanes=4) for n in range(4))
                     v.store(y, (a - b) ^ (c - d), i * 3 + k, 0, lanes=4)
 
     profile = runnable(target_of(ARM[0]))
