@@ -1,9 +1,9 @@
 """Heads of nearly empty masks on Neon: integers decide, floats where something is added to them.
 
 Without corrections the outcome of an element is that of its integer product against a threshold of
-its channel. Products are counted in bytes, two rows and 32 channels at a time, and compared as
-bytes. What corrections reach is computed once more, as floats: channels with a bit in a value mask,
-then rows with a bit in an attention mask. The steps and their order are those of the lists.
+its channel, and found by a comparison of bytes. What corrections reach is computed once more, as
+floats: channels with a bit in a value mask, then rows with a bit in an attention mask. The steps
+and their order are those of the lists.
 """
 
 from tvm.script.ir_builder import tirx as T
@@ -19,6 +19,7 @@ from gsb_tvm.schedules.attention_value.head import (
     Head,
 )
 from gsb_tvm.schedules.attention_value.lists import add_attention_entries
+from gsb_tvm.schedules.attention_value.met import count_met
 from gsb_tvm.schedules.attention_value.outputs import ALL, Outputs
 from gsb_tvm.schedules.attention_value.planes import row_counts, turn
 from gsb_tvm.schedules.attention_value.thresholds import Thresholds
@@ -27,9 +28,6 @@ from gsb_tvm.schedules.set_bits import for_each_bit
 
 ROWS = 2  # of a tile: their words are neighbours
 QUAD = 4  # words of a vector
-BYTES = 16
-VECTORS = WORD // QUAD
-UNROLLED = 2  # words
 MOST_TOKENS = 253  # halves of products, and of thresholds one beyond, are signed bytes
 
 
@@ -52,7 +50,6 @@ class Decided:
         self.counts, self.sums = counts, sums
         channels, spec = head.spec.v.width, head.spec
         self.met = v.workspace((head.padded, channels), "uint8")  # positive values of each row
-        self.tails = v.workspace((2, channels), "uint8")
         self.thresholds = Thresholds(head)
         self.listed = v.workspace((channels + 1,), "int32")  # marked channels
         self.count = v.local((1,), "int32")
@@ -61,10 +58,6 @@ class Decided:
         assert spec.compare is not None
         self.compare = spec.compare
         self.masked = spec.compare.kind is Kind.MASKED
-        rest = head.tokens % WORD
-        tail = -(-rest // 8)  # bytes of the last word that hold keys
-        self.tail = tail if tail <= 2 else 0
-        self.whole = head.key_words - (self.tail > 0)
 
     def emit(self, missing: Buffer) -> None:
         """Every step; bits of zeros that are written gather in ``missing``, uint32[1]."""
@@ -75,7 +68,8 @@ class Decided:
         if spec.v_groups > 1:
             self._mark_channels()
         self._mark_rows()
-        self._products()
+        count_met(head, self.positive, self.met)
+        self._outcomes_of_integers()
         self._list_channels()
         with T.serial(self.count[0]) as i:
             self._channel(v.bind(self.listed[i]), weight, missing)
@@ -123,80 +117,25 @@ class Decided:
             found = found | T.Select(padding, every, none)
             v.store(self.reached, found, token, lanes=TOKENS)
 
-    def _products(self) -> None:
-        """Positive values met by each row, and outputs as if there were no corrections."""
-        head = self.head
-        for byte in range(self.tail):
-            with T.serial(head.channel_words) as x:
-                word = v.load(self.positive, 0, self.whole, x * WORD, lanes=WORD)
-                shifted = word >> v.splat(8 * byte, WORD, "uint32")
-                v.store(self.tails, T.cast(shifted, f"uint8x{WORD}"), byte, x * WORD, lanes=WORD)
+    def _outcomes_of_integers(self) -> None:
+        """Outputs as if there were no corrections, two rows and 32 channels at a time."""
+        head, counts = self.head, self.counts
         with T.serial(head.channel_words) as x, T.serial(-(-head.tokens // ROWS)) as i:
-            row = v.bind(i * ROWS)
-            first = v.bind(x * WORD)
-            masks = [
-                self._above(row + m, first, met) for m, met in enumerate(self._met(row, first))
-            ]
+            row, first = v.bind(i * ROWS), v.bind(x * WORD)
+
+            def above(m: int) -> Expr:
+                met = v.bind(v.load(self.met, row + m, first, lanes=WORD))
+                count = v.bind(counts[row + m])
+                half = v.splat(T.cast(count >> 1, "uint8"), WORD)
+                signed = v.bind(reinterpret(v.bind(met - half), f"int8x{WORD}"))
+                return signed > v.load(self.thresholds.least, count & 1, first, lanes=WORD)
+
             at = (head.batch, head.head * head.channel_words + x, row)
-            v.store(head.named["out_bits"], neon.packed(masks), *at, lanes=ROWS)
+            bits = neon.packed([above(m) for m in range(ROWS)])
+            v.store(head.named["out_bits"], bits, *at, lanes=ROWS)
             if self.masked:
                 every = v.splat(ALL, ROWS, "uint32")
                 v.store(head.named["out_nonzero"], every, *at, lanes=ROWS)
-
-    def _met(self, row: Expr, first: Expr) -> list[list[Expr]]:
-        """Two vectors of bytes for each row: positive values that it meets in 32 channels."""
-        cells = [(m, i) for m in range(ROWS) for i in range(VECTORS)]
-        counts = {cell: v.local((BYTES,), "uint8") for cell in cells}
-        for cell in cells:
-            v.store(counts[cell], v.splat(0, BYTES, "uint8"), 0, lanes=BYTES)
-
-        def count(word: Expr) -> None:
-            columns = [
-                v.bind(v.load(self.positive, 0, word, first + i * QUAD, lanes=QUAD))
-                for i in range(VECTORS)
-            ]
-            for m in range(ROWS):
-                left = self.head.attention(T.int32(0), word, row + m)
-                keys = v.bind(v.splat(left, QUAD))
-                for i, column in enumerate(columns):
-                    counted = v.popcount(reinterpret(keys & column, f"uint8x{BYTES}"))
-                    before = v.load(counts[m, i], 0, lanes=BYTES)
-                    v.store(counts[m, i], before + counted, 0, lanes=BYTES)
-
-        # A loop of a length that LLVM does not know: unrolled, it keeps values on the stack.
-        steps, rest = divmod(self.whole, UNROLLED)
-        if steps:
-            with T.serial(T.cast(v.hidden(T.uint32(steps)), "int32")) as step:
-                for i in range(UNROLLED):
-                    count(v.bind(step * UNROLLED + i))
-        for word in range(self.whole - rest, self.whole):
-            count(T.int32(word))
-        sums = {cell: v.bind(v.load(counts[cell], 0, lanes=BYTES)) for cell in cells}
-        return [
-            self._folded(row + m, first, [sums[m, i] for i in range(VECTORS)]) for m in range(ROWS)
-        ]
-
-    def _folded(self, row: Expr, first: Expr, sums: list[Expr]) -> list[Expr]:
-        while len(sums) > 2:
-            pairs = zip(sums[::2], sums[1::2], strict=True)
-            sums = [v.bind(neon.add_pairs(low, high)) for low, high in pairs]
-        for byte in range(self.tail):
-            word = self.head.attention(T.int32(0), T.int32(self.whole), row)
-            keys = v.bind(v.splat(T.cast(word >> T.uint32(8 * byte), "uint8"), BYTES))
-            for half in range(2):
-                column = v.load(self.tails, byte, first + half * BYTES, lanes=BYTES)
-                sums[half] = v.bind(sums[half] + v.popcount(keys & column))
-        return sums
-
-    def _above(self, row: Expr, first: Expr, met: list[Expr]) -> Expr:
-        """Outcomes of 32 channels of a row; also keeps the counts."""
-        count = v.bind(self.counts[row])
-        half = v.splat(T.cast(count >> 1, "uint8"), BYTES)
-        for i, counted in enumerate(met):
-            v.store(self.met, counted, row, first + i * BYTES, lanes=BYTES)
-        both = T.Shuffle([v.bind(counted - half) for counted in met], list(range(WORD)))
-        signed = v.bind(reinterpret(both, f"int8x{WORD}"))
-        return signed > v.load(self.thresholds.least, count & 1, first, lanes=WORD)
 
     def _channel(self, channel: Expr, weight: Expr, missing: Buffer) -> None:
         """One channel of all rows, as floats."""
