@@ -1,7 +1,8 @@
 """What becomes of a tile's sums on Neon: four tokens of a packed word at once, or float steps.
 
 Sums are vectors of eight columns of 16 bits, ``sums[row][octet]``. They begin at what the epilogue
-says, and rows of 2**14 features or more do not come here.
+says, and rows of 2**14 - 32 features or more do not come here: with them 16 bits hold a bound of a
+dot less a base.
 """
 
 from collections.abc import Sequence
@@ -168,30 +169,31 @@ class PairsBits:
 
     def _interval(self, prefix: str, block: Block) -> None:
         def const(value: int) -> Expr:
-            return splat(value, WORD_BITS, "int32")
+            return splat(value, WORD_BITS, "int16")
 
         def clamp(bound: Expr) -> Expr:
             return bind(T.min(T.max(bound, const(-self.limit)), const(self.limit)))
 
-        wide, at = f"int32x{WORD_BITS}", span(block.first, WORD_BITS)
-        low = bind(T.cast(self.named[f"{prefix}lo"][at], wide))
-        high = low + T.cast(self.named[f"{prefix}width"][at], wide)
-        base = based(block, 0, WORD_BITS)
+        at = span(block.first, WORD_BITS)
+        low = bind(self.named[f"{prefix}lo"][at])
+        high = _sum_or_most(low, self.named[f"{prefix}width"][at])
+        base = _narrow_base(block)
         first, last = clamp(low) - base, clamp(high) - base
         if block.factor == 2:
             first, last = (first + const(1)) >> const(1), last >> const(1)
         first, last = bind(first), bind(last)
-        first, last = (bind(T.Select(last < first, const(2**15), bound)) for bound in (first, last))
+        first, last = (
+            bind(T.Select(last < first, const(-(2**15)), bound)) for bound in (first, last)
+        )
         shift, length = const(0) - first, last - first
         if not prefix:
             word = self.named["flip"][T.floordiv(block.first, WORD_BITS)]
-            places = splat(1, WORD_BITS, "uint32") << T.cast(T.ramp(0, 1, WORD_BITS), "uint32x32")
-            flipped = (T.broadcast(word, WORD_BITS) & places) != splat(0, WORD_BITS, "uint32")
             # ~last = -(last + 1); the complement of n numbers has 2**16 - n.
+            flipped = _set_lanes(word)
             shift = T.Select(flipped, ~last, shift)
             length = T.Select(flipped, const(-2) - length, length)
-        self._store(self.shift[prefix], T.cast(shift, "uint16x32"))
-        self._store(self.length[prefix], T.cast(length, "uint16x32"))
+        self._store(self.shift[prefix], T.reinterpret("uint16x32", shift))
+        self._store(self.length[prefix], T.reinterpret("uint16x32", length))
 
     def _store(self, buffer: Buffer, value: Expr) -> None:
         store(buffer, value, 0, lanes=WORD_BITS)
@@ -233,6 +235,30 @@ class PairsBits:
             for row in range(1, PAIR_ROWS):
                 found = found | self.zeros[row]
             zeros.put(share, found)
+
+
+def _sum_or_most(low: Expr, width: Expr) -> Expr:
+    """``low + width``, int16 and uint16 of a word's columns, or the largest int16 beyond it."""
+    wide, middle = f"uint16x{WORD_BITS}", splat(2**15, WORD_BITS, "uint16")
+    above = T.reinterpret(wide, low) ^ middle
+    total = tirx.call_llvm_pure_intrin(wide, "llvm.uadd.sat", above, width)
+    return T.reinterpret(f"int16x{WORD_BITS}", total ^ middle)
+
+
+def _narrow_base(block: Block) -> Expr:
+    """The base of a word's columns as int16."""
+    if isinstance(block.base, int):
+        return splat(block.base, WORD_BITS, "int16")
+    return T.cast(based(block, 0, WORD_BITS), f"int16x{WORD_BITS}")
+
+
+def _set_lanes(word: Expr) -> Expr:
+    """Which bits of a word are set, a boolean vector."""
+    half = WORD_BITS // 2
+    halves = [T.cast(word, "uint16"), T.cast(word >> T.uint32(half), "uint16")]
+    spread = T.Shuffle([T.broadcast(bits, half) for bits in halves], list(range(WORD_BITS)))
+    place = T.cast(T.ramp(0, 1, WORD_BITS) & splat(half - 1, WORD_BITS, "int32"), "uint16x32")
+    return (spread & (splat(1, WORD_BITS, "uint16") << place)) != splat(0, WORD_BITS, "uint16")
 
 
 def pairs_epilogue(spec: Dense, named: dict[str, Buffer]) -> PairsEpilogue:

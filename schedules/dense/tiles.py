@@ -107,11 +107,15 @@ PAIR_ROWS, PAIR_COLUMNS = 4, 32  # of a tile of Method.PAIRS: four packed words 
 def method(spec: Dense, profile: Profile) -> Method:
     """How the kernel of ``spec`` multiplies; with AMX what takes fewer cycles by estimate.
 
-    PAIRS, Neon: counts of signs or masks times signs, in 16 bits with room for twice a row.
+    PAIRS, Neon: counts of signs or masks times signs, in 16 bits with room for twice a padded row.
     """
     if profile.has_amx_int8 and tile_cycles(spec, profile) < count_cycles(spec):
         return Method.TILES
-    if profile.has_neon and spec.weight is not Kind.MASKED and spec.rows.features < 2**14:
+    if (
+        profile.has_neon
+        and spec.weight is not Kind.MASKED
+        and spec.rows.features < 2**14 - WORD_BITS
+    ):
         return Method.PAIRS
     return tiles(profile).method
 

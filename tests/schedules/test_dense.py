@@ -252,6 +252,29 @@ def test_intervals_modulo_2_to_32(cpu: str) -> None:
         compiled.check(inputs)
 
 
+@pytest.mark.parametrize("activation", [Kind.SIGN, Kind.MASK])
+def test_intervals_of_the_longest_rows_in_16_bits(activation: Kind) -> None:
+    """Dots of either sign as large as can be, bounds at both ends of their types."""
+    profile = runnable(levels.ARM[0])
+    rows = Rows(1, 3, 1, 2**14 - 33)
+    spec = make_spec(profile, rows, activation, Kind.SIGN, "masked", (1, 64))
+    compiled = Compiled(spec, profile)
+    features, most = rows.features, 2**15 - 1
+    lows = [0, features, -features, features + 1, -features - 1, most, -most - 1]
+    widths = [0, 1, features, 2 * features, 2**15, 2**16 - 1]
+    pairs = [(low, width) for low in lows for width in widths]
+    names = [name for name, _, _ in spec.inputs()]
+    rng = np.random.default_rng(3)
+    for how in FILLS:
+        inputs = arguments(spec, rng, how)
+        for prefix in ("", "zero_"):
+            chosen = rng.permutation(len(pairs))
+            for name, which in (("lo", 0), ("width", 1)):
+                array = inputs[names.index(f"{prefix}{name}")]
+                array[: len(pairs)] = [pairs[i][which] for i in chosen]
+        compiled.check(inputs)
+
+
 @pytest.mark.parametrize("activation", list(Kind))
 @pytest.mark.parametrize("epilogue", EPILOGUES)
 def test_compiles_for_arm(activation: Kind, epilogue: str) -> None:

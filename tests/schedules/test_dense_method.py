@@ -102,8 +102,8 @@ def test_what_is_counted_in_pairs_of_bytes(activation: Kind) -> None:
     """Rows whose counts fit 16 bits, and one count a product."""
     profile = profile_of(levels.target_of(levels.ARM[0]))
     pairs, single = Method.PAIRS, Method.BYTES
-    assert method(layer(198, 2**14 - 1, 64, (activation, Kind.SIGN)), profile) is pairs
-    assert method(layer(198, 2**14, 64, (activation, Kind.SIGN)), profile) is single
+    assert method(layer(198, 2**14 - 33, 64, (activation, Kind.SIGN)), profile) is pairs
+    assert method(layer(198, 2**14 - 32, 64, (activation, Kind.SIGN)), profile) is single
     assert method(layer(198, 384, 64, (activation, Kind.MASKED)), profile) is single
 
 
