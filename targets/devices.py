@@ -14,6 +14,7 @@ _FIELDS = {
     "cpu": ("kind", "mtriple", "mcpu", "num_cores"),
     "cache": ("l1_data_bytes", "l2_bytes", "l3_bytes"),
 }
+_OPTIONAL = {"cpu": ("out_of_order",), "cache": ()}
 # Smallest and largest plausible size of each cache, bytes.
 _LIMITS = {
     "l1_data_bytes": (4 * 1024, 1024**2),
@@ -24,20 +25,24 @@ _LIMITS = {
 
 @dataclass(frozen=True)
 class Device:
-    """Caches that one core can use, in bytes (``l3_bytes`` 0: none), and cores."""
+    """Caches that one core can use, in bytes (``l3_bytes`` 0: none), and cores.
+
+    ``out_of_order``: a core goes on with other instructions while it waits for one.
+    """
 
     mcpu: str
     num_cores: int
     l1_bytes: int
     l2_bytes: int
     l3_bytes: int
+    out_of_order: bool = False
 
 
 def device(mcpu: str) -> Device:
     """Caches and cores of ``mcpu``; for a CPU without a file, a cautious guess.
 
-    The guess: 32 KiB of L1 data, 256 KiB of L2, no L3, one core. It is at or below what nearly
-    every 64-bit CPU in use has, so tiles that fit the guess fit the real caches.
+    The guess: 32 KiB of L1 data, 256 KiB of L2, no L3, one core, in order. It is at or below what
+    nearly every 64-bit CPU in use has, so tiles that fit the guess fit the real caches.
     """
     name = mcpu.replace("_", "-")
     path = _FOLDER / f"{name}.toml"
@@ -75,7 +80,8 @@ def load_device(path: Path) -> Device:
         raise TargetError(
             f"{path.name}: cache sizes {l1}, {l2}, {l3} bytes do not grow from L1 to L3."
         )
-    return Device(path.stem, _core_count(path.name, cpu["num_cores"]), l1, l2, l3)
+    cores = _core_count(path.name, cpu["num_cores"])
+    return Device(path.stem, cores, l1, l2, l3, _is_out_of_order(path.name, cpu))
 
 
 def _check_cpu(path: Path, cpu: dict[str, Any]) -> None:
@@ -100,13 +106,12 @@ def _check_keys(where: str, data: dict[str, Any]) -> None:
         if not isinstance(found, dict):
             raise TargetError(f"{where}: table [{table}] is missing.")
         for key in found:
-            if key in fields:
+            if key in fields or key in _OPTIONAL[table]:
                 continue
             if f"{key}_bytes" in fields:
                 raise TargetError(f'{where}: "{key}" has no unit. Write "{key}_bytes", in bytes.')
-            raise TargetError(
-                f'{where}: unknown key "{key}" in [{table}]. Known: {", ".join(fields)}.'
-            )
+            known = ", ".join([*fields, *_OPTIONAL[table]])
+            raise TargetError(f'{where}: unknown key "{key}" in [{table}]. Known: {known}.')
         for key in fields:
             if key not in found:
                 raise TargetError(f'{where}: key "{key}" is missing in [{table}].')
@@ -126,4 +131,11 @@ def _size(where: str, key: str, value: object) -> int:
 def _core_count(where: str, value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 4096:
         raise TargetError(f"{where}: num_cores is {value!r}, expected 1 to 4096.")
+    return value
+
+
+def _is_out_of_order(where: str, cpu: dict[str, Any]) -> bool:
+    value = cpu.get("out_of_order", False)
+    if not isinstance(value, bool):
+        raise TargetError(f"{where}: out_of_order is {value!r}, expected true or false.")
     return value

@@ -27,6 +27,9 @@ class Profile:
         Data caches that one core can use; ``l3_bytes`` is 0 where there is none or it is unknown.
     num_cores
         Cores, at least 1.
+    out_of_order
+        Whether a core is known to go on with other instructions while it waits for one. Files of
+        Arm CPUs say so.
     required_features
         What a CPU that executes the code must have, as /proc/cpuinfo (x86) or HWCAP (Arm) names.
     """
@@ -42,6 +45,7 @@ class Profile:
     l2_bytes: int
     l3_bytes: int
     num_cores: int
+    out_of_order: bool
     required_features: tuple[str, ...]
 
     @property

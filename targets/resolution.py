@@ -215,6 +215,7 @@ def _native(request: Request, machine: Host) -> Profile:
         machine.l1_bytes or fallback.l1_bytes,
         machine.l2_bytes or fallback.l2_bytes,
         machine.l3_bytes,
+        fallback.out_of_order,
     )
     mine = {item[1:] for item in request.mattr}
     removed = tuple(item for item in request.mattr if item.startswith("-"))
@@ -261,5 +262,6 @@ def _profile(name: str, request: Request, arch: str, cpu: str, known: Device) ->
         l2_bytes=known.l2_bytes,
         l3_bytes=known.l3_bytes,
         num_cores=request.num_cores or known.num_cores,
+        out_of_order=known.out_of_order,
         required_features=tuple(sorted(linux_names(arch, features))),
     )

@@ -12,7 +12,7 @@ from typing import Any
 from tvm.script.ir_builder import tirx as T
 
 from gsb_tvm.dialect.specs import Dense, Kind
-from gsb_tvm.schedules.dense import amx, pairs
+from gsb_tvm.schedules.dense import amx, pairs, slices
 from gsb_tvm.schedules.dense.carry_save import count_carry_save
 from gsb_tvm.schedules.dense.counters import Cells, Tile, count_bytes, count_words, repeat
 from gsb_tvm.schedules.dense.epilogue import Block, Epilogue, epilogue, span
@@ -20,6 +20,7 @@ from gsb_tvm.schedules.dense.formula import Base, Product, Term, product
 from gsb_tvm.schedules.dense.lookup import Lookup
 from gsb_tvm.schedules.dense.operands import Plane, column_base
 from gsb_tvm.schedules.dense.pairs_epilogue import pairs_epilogue
+from gsb_tvm.schedules.dense.slices_epilogue import slices_epilogue
 from gsb_tvm.schedules.dense.tiles import LINE_WORDS, Method, Tiles, lines_ahead, method, tiles
 from gsb_tvm.schedules.sharing import Share, phase
 from gsb_tvm.schedules.slots import Flag
@@ -89,6 +90,26 @@ def _write_pairs(
         )
 
 
+def _write_slices(
+    spec: Dense, profile: Profile, named: dict[str, Buffer], zeros: Flag | None
+) -> None:
+    """The phase of the layer by tables; of masked activations with zeros by single ones."""
+    prepared = slices.prepare(spec, named["a_bits"])
+
+    def count(share: Share, activation: Kind) -> None:
+        finish = slices_epilogue(spec, named, slices.sum_planes(spec))
+        form = product(activation, spec.weight)
+        slices.Nest(spec, named, form, finish, share, prepared).write()
+
+    with phase() as share:
+        _by_activation(
+            spec,
+            named,
+            lambda kind: count(share, kind),
+            lambda kind: _count(spec, profile, named, zeros, share, kind),
+        )
+
+
 def _write_counts(
     spec: Dense, profile: Profile, named: dict[str, Buffer], zeros: Flag | None
 ) -> None:
@@ -133,7 +154,7 @@ def _count(
     finish.leave(share, zeros)
 
 
-_WRITERS = {Method.TILES: _write_tiles, Method.PAIRS: _write_pairs}
+_WRITERS = {Method.TILES: _write_tiles, Method.PAIRS: _write_pairs, Method.SLICES: _write_slices}
 
 
 class _Nest:

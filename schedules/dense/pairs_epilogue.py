@@ -146,9 +146,8 @@ class PairsBits:
     def __init__(self, spec: Dense, named: dict[str, Buffer]) -> None:
         assert spec.thresholds is not None
         assert spec.threshold_bits == 16
-        self.named, self.rows = named, spec.thresholds.rows
+        self.spec, self.named, self.rows = spec, named, spec.thresholds.rows
         self.starts = local((PAIR_ROWS * PAIR_COLUMNS,), "uint16")
-        self.limit = spec.rows.features + 1
         self.masked = spec.thresholds.kind is Kind.MASKED
         self.prefixes = ("", "zero_") if self.masked else ("",)
         self.shift = {p: local((WORD_BITS,), "uint16") for p in self.prefixes}
@@ -171,25 +170,14 @@ class PairsBits:
         def const(value: int) -> Expr:
             return splat(value, WORD_BITS, "int16")
 
-        def clamp(bound: Expr) -> Expr:
-            return bind(T.min(T.max(bound, const(-self.limit)), const(self.limit)))
-
-        at = span(block.first, WORD_BITS)
-        low = bind(self.named[f"{prefix}lo"][at])
-        high = _sum_or_most(low, self.named[f"{prefix}width"][at])
-        base = _narrow_base(block)
-        first, last = clamp(low) - base, clamp(high) - base
-        if block.factor == 2:
-            first, last = (first + const(1)) >> const(1), last >> const(1)
-        first, last = bind(first), bind(last)
+        first, last = interval(self.spec, self.named, prefix, block)
         first, last = (
             bind(T.Select(last < first, const(-(2**15)), bound)) for bound in (first, last)
         )
         shift, length = const(0) - first, last - first
         if not prefix:
-            word = self.named["flip"][T.floordiv(block.first, WORD_BITS)]
             # ~last = -(last + 1); the complement of n numbers has 2**16 - n.
-            flipped = _set_lanes(word)
+            flipped = flips(self.named, block)
             shift = T.Select(flipped, ~last, shift)
             length = T.Select(flipped, const(-2) - length, length)
         self._store(self.shift[prefix], T.reinterpret("uint16x32", shift))
@@ -235,6 +223,33 @@ class PairsBits:
             for row in range(1, PAIR_ROWS):
                 found = found | self.zeros[row]
             zeros.put(share, found)
+
+
+def interval(spec: Dense, named: dict[str, Buffer], prefix: str, block: Block) -> tuple[Expr, Expr]:
+    """First and last count inside thresholds of a word's columns, int16x32; if none, last < first.
+
+    Bounds are first clamped to one beyond what a dot can be.
+    """
+
+    def const(value: int) -> Expr:
+        return splat(value, WORD_BITS, "int16")
+
+    def clamp(bound: Expr) -> Expr:
+        return bind(T.min(T.max(bound, const(-limit)), const(limit)))
+
+    limit, at = spec.rows.features + 1, span(block.first, WORD_BITS)
+    low = bind(named[f"{prefix}lo"][at])
+    high = _sum_or_most(low, named[f"{prefix}width"][at])
+    base = _narrow_base(block)
+    first, last = clamp(low) - base, clamp(high) - base
+    if block.factor == 2:
+        first, last = (first + const(1)) >> const(1), last >> const(1)
+    return bind(first), bind(last)
+
+
+def flips(named: dict[str, Buffer], block: Block) -> Expr:
+    """Which of a word's columns flip their bit, a boolean vector."""
+    return _set_lanes(named["flip"][T.floordiv(block.first, WORD_BITS)])
 
 
 def _sum_or_most(low: Expr, width: Expr) -> Expr:

@@ -15,6 +15,7 @@ class Method(Enum):
     WORDS = "population count of 32-bit lanes"
     BYTES = "population count of bytes"
     PAIRS = "population count of bytes, added in pairs"
+    SLICES = "tables of sums as planes of bits"
     CARRY_SAVE = "population count of bytes after carry-save addition"
     LOOKUP = "table of nibbles"
     TILES = "tile products of bytes"
@@ -108,6 +109,7 @@ def method(spec: Dense, profile: Profile) -> Method:
     """How the kernel of ``spec`` multiplies; with AMX what takes fewer cycles by estimate.
 
     PAIRS, Neon: counts of signs or masks times signs, in 16 bits with room for twice a padded row.
+    SLICES there, by estimate, where a core can wait for tables.
     """
     if profile.has_amx_int8 and tile_cycles(spec, profile) < count_cycles(spec):
         return Method.TILES
@@ -116,8 +118,43 @@ def method(spec: Dense, profile: Profile) -> Method:
         and spec.weight is not Kind.MASKED
         and spec.rows.features < 2**14 - WORD_BITS
     ):
+        if has_slices(spec, profile) and slice_instructions(spec) < pair_instructions(spec):
+            return Method.SLICES
         return Method.PAIRS
     return tiles(profile).method
+
+
+SLICE_COLUMNS = 128  # of a block of Method.SLICES: bits of a vector
+SLICE_STEP = 6  # words of its loop
+SLICE_CHUNK = 12  # words whose tables, 20 kB each, are used at a time
+
+
+def has_slices(spec: Dense, profile: Profile) -> bool:
+    """Whether a layer that PAIRS can do is one for SLICES.
+
+    Every number comes from tables of up to 270 kB, so from L2: a core must go on meanwhile, and
+    half of that cache must hold them.
+    """
+    masked = spec.thresholds is not None and spec.thresholds.kind is Kind.MASKED
+    enough = spec.rows.packed_shape[1] >= SLICE_STEP
+    whole = spec.computed_columns % SLICE_COLUMNS == 0
+    holds = profile.out_of_order and profile.l2_bytes >= 512 * 1024
+    return holds and whole and enough and not masked
+
+
+def slice_instructions(spec: Dense) -> float:
+    """Instructions of a block of SLICES, counted for 198 tokens under emulation.
+
+    63 a token and word, 3500 for the tables of a word, and what becomes of a token's sums: compared
+    as they are, or turned into numbers.
+    """
+    words, tokens = spec.rows.packed_shape[1], spec.rows.tokens
+    return words * (63 * tokens + 3500) + tokens * (300 if spec.thresholds is None else 60)
+
+
+def pair_instructions(spec: Dense) -> float:
+    """Instructions of PAIRS for so many columns: 104 a token and word, counted likewise."""
+    return spec.rows.packed_shape[1] * 104 * spec.rows.tokens
 
 
 def count_cycles(spec: Dense) -> float:

@@ -36,7 +36,7 @@ def test_every_file_loads_names_an_llvm_cpu_and_its_sources(name):
     assert got.mcpu == name
     assert llvm.is_cpu(name, arch)
     for line in text.splitlines():
-        if re.match(r"(num_cores|\w+_bytes) =", line):
+        if re.match(r"(num_cores|out_of_order|\w+_bytes) =", line):
             assert "#" in line, f"{name}.toml: no source: {line}"
 
 
@@ -95,6 +95,8 @@ def test_loads_a_good_file(tmp_path):
         ("aarch64-linux-gnu", "arm", "test.toml: mtriple is 'arm', "
          "expected x86_64-linux-gnu or aarch64-linux-gnu."),
         ("num_cores = 4", "num_cores = 0", "test.toml: num_cores is 0, expected 1 to 4096."),
+        ("num_cores = 4", "num_cores = 4\nout_of_order = 1",
+         "test.toml: out_of_order is 1, expected true or false."),
     ],
 )  # fmt: skip
 def test_refuses(tmp_path, old, new, message):

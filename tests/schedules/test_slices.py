@@ -1,0 +1,96 @@
+"""Dense layers by tables of sums as planes of bits: their numbers, and which layers they are."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import tvm
+from tvm.script.ir_builder import tirx as T
+
+from gsb_tvm.dialect.bits import Rows
+from gsb_tvm.dialect.specs import Dense, Kind
+from gsb_tvm.schedules import vector as v
+from gsb_tvm.schedules.dense import Method, kernel, method
+from gsb_tvm.schedules.dense.bit_sums import LANES, BitSums, adding
+from gsb_tvm.targets import Profile
+from tests.schedules import levels, test_dense
+from tests.schedules.cuts import WHOLE, Cut
+from tests.schedules.test_dense import check, make_spec, profile_of, runnable
+
+CASES = [
+    (Rows(1, 66, 1, 384), Kind.SIGN, "sign", (1, 128), Cut(3)),
+    (Rows(1, 70, 1, 384), Kind.MASK, "mask", (1, 384), WHOLE),
+    (Rows(2, 67, 6, 63), Kind.MASK, "sign", (2, 127), Cut(2, backwards=True)),  # 12 words
+    (Rows(1, 7, 7, 31), Kind.MASKED, "plain", (1, 128), Cut(64)),  # 7 words
+    (Rows(2, 69, 1, 192), Kind.SIGN, "affine", (1, 256), Cut(3, backwards=True)),  # 6 words
+    (Rows(1, 9, 1, 1600), Kind.MASK, "residual", (1, 128), Cut(2)),  # 50 words
+    (Rows(1, 1, 1, 2080), Kind.MASKED, "mask", (1, 256), WHOLE),  # 65 words
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_matches_the_oracle(case: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ragged tokens and words, sums of all equal and no equal bits, several images, parts."""
+
+    def by_tables(spec: Dense, profile: Profile) -> Any:
+        return kernel(spec, profile, Method.SLICES)
+
+    monkeypatch.setattr(test_dense, "written", by_tables)
+    profile = runnable(levels.ARM[0])
+    rows, activation, epilogue, columns, cut = case
+    spec = make_spec(profile, rows, activation, Kind.SIGN, epilogue, columns)
+    check(spec, profile, cut, np.random.default_rng(5), 5)
+
+
+@pytest.mark.parametrize(
+    ("cpu", "tokens", "features", "columns", "epilogue", "expected"),
+    [
+        ("cortex-a72", 198, 384, 384, "sign", Method.SLICES),
+        ("cortex-a72", 198, 384, 1536, "mask", Method.SLICES),
+        ("cortex-a72", 198, 1536, 384, "residual", Method.SLICES),
+        ("cortex-a72", 198, 384, 384, "plain", Method.PAIRS),  # sums become numbers
+        ("cortex-a72", 64, 384, 384, "sign", Method.PAIRS),  # tables do not pay
+        ("cortex-a72", 198, 384, 448, "sign", Method.PAIRS),
+        ("cortex-a72", 198, 96, 384, "sign", Method.PAIRS),
+        ("cortex-a72", 198, 384, 384, "masked", Method.PAIRS),
+        ("cortex-a53", 198, 384, 1536, "mask", Method.PAIRS),  # would wait for every table
+        ("haswell", 198, 384, 1536, "mask", Method.LOOKUP),
+    ],
+)
+def test_which_layers_go_by_tables(
+    cpu: str, tokens: int, features: int, columns: int, epilogue: str, expected: Method
+) -> None:
+    profile = profile_of(cpu)
+    rows = Rows(1, tokens, 1, features)
+    spec = make_spec(profile, rows, Kind.MASK, Kind.SIGN, epilogue, (1, columns))
+    assert method(spec, profile) is expected
+
+
+def test_an_addition_takes_three_instructions() -> None:
+    """Seven planes to three: four additions, and no copies."""
+
+    def body(x: v.Buffer, y: v.Buffer) -> None:
+        with adding(), T.serial(0, 256) as i:
+            planes = [v.load(x, i, p, 0, lanes=LANES) for p in range(7)]
+            zero = T.broadcast(T.uint32(0), LANES)
+            total = BitSums([planes[0], zero, zero])
+            for plane in planes[1:]:
+                total.add(0, [plane])
+            for p, plane in enumerate(total.planes()):
+                v.store(y, plane, i, p, 0, lanes=LANES)
+
+    profile = runnable(levels.ARM[0])
+    tensors = [("x", (256, 7, LANES), "uint32"), ("y", (256, 3, LANES), "uint32")]
+    library = levels.compiled(v.prim_func(tensors, body), profile)
+    x = np.random.default_rng(0).integers(0, 2**32, (256, 7, LANES), dtype=np.uint32)
+    arrays = [tvm.runtime.tensor(a) for a in (x, np.zeros((256, 3, LANES), np.uint32))]
+    library["main"](*arrays)
+    bits = np.unpackbits(x.view(np.uint8), axis=-1, bitorder="little").sum(1)
+    planes = np.unpackbits(arrays[1].numpy().view(np.uint8), axis=-1, bitorder="little")
+    np.testing.assert_array_equal(np.einsum("ipc,p->ic", planes, [1, 2, 4]), bits)
+    source = library.mod.inspect_source("s")
+    code = source[source.index("main_compute_:") :]
+    code = code[: code.index("\tret")]
+    assert code.count("\tbit\t") <= 4
+    assert code.count("\teor\t") <= 8 + 2
+    assert "\tmov\tv" not in code
