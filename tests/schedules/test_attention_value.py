@@ -124,7 +124,7 @@ def test_superposed_on_both_sides(level: str, value_kind: Kind) -> None:
 
 
 DECIDED = [
-    AttentionValue(Rows(1, 198, 2, 64), Kind.MASKED, 3, 3, True, Compare(Kind.MASKED)),
+    AttentionValue(Rows(1, 70, 2, 64), Kind.MASKED, 3, 3, True, Compare(Kind.MASKED)),
     AttentionValue(Rows(2, 33, 1, 32), Kind.SIGN, 1, 3, True, Compare(Kind.MASK, 0.25, False)),
     AttentionValue(Rows(1, 47, 3, 96), Kind.MASKED, 2, 1, True, Compare(Kind.SIGN)),
     AttentionValue(Rows(1, 253, 1, 32), Kind.SIGN, 1, 1, True, Compare(Kind.MASKED)),
