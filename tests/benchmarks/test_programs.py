@@ -15,6 +15,7 @@ needs_tools = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 @needs_tools
 def test_demo_in_every_kind_of_program(tmp_path: Path, capsys) -> None:
     figures = tmp_path / "figures.json"

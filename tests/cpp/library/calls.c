@@ -152,7 +152,7 @@ int main(int argc, char** argv) {
   for (int i = 0; i < 5; ++i) on_threads(threads[i]);
   one_context_two_callers(1);
   one_context_two_callers(2);
-  if (argc == 3) in_a_child(); /* thread sanitizers know no threads behind fork */
+  if (argc == 3) in_a_child(); /* thread sanitizers and emulators know no threads behind fork */
   puts("ok");
   return 0;
 }

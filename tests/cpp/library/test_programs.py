@@ -136,7 +136,14 @@ def test_nothing_is_kept(runs: int, demo: Path, files: Files, tmp_path: Path) ->
     assert grown < 4096
 
 
-@pytest.mark.parametrize("cpu", ["cortex-a72", "cortex-a53", "neoverse-n1"])
+@pytest.mark.parametrize(
+    "cpu",
+    [
+        "cortex-a72",
+        pytest.param("cortex-a53", marks=pytest.mark.slow),
+        pytest.param("neoverse-n1", marks=pytest.mark.slow),
+    ],
+)
 def test_on_arm(cpu: str, files: Files, tmp_path: Path) -> None:
     target = f"llvm -mcpu={cpu}"
     tool = compiler(target)
@@ -153,7 +160,8 @@ def test_on_arm(cpu: str, files: Files, tmp_path: Path) -> None:
     # What it computes to the last bit is what the program must repeat, whatever the threads.
     np.array(printed, np.float32).tofile(tmp_path / "logits.bin")
     program = built([*command, str(HERE / "calls.c"), *linked(library)], tmp_path / "program")
-    assert output(*prefix, program, files.image, tmp_path / "logits.bin") == "ok"
+    # QEMU 7.2 aborts where a forked child of a program with threads starts one.
+    assert output(*prefix, program, files.image, tmp_path / "logits.bin", "-") == "ok"
 
 
 def test_another_cpu_is_refused_by_name(files: Files, tmp_path: Path) -> None:
