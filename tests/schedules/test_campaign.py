@@ -55,7 +55,7 @@ def test_a_wrong_output_is_a_mismatch(name: str, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("level", [*LEVELS, AMX, *ARM])
+@pytest.mark.parametrize("level", [*LEVELS, AMX, *ARM[:2]])
 def test_no_mismatch(level: str) -> None:
     is_slow = level == AMX or is_emulated(runnable(target_of(level)))  # tiles may be emulated
     cases = 600 if is_slow else 2000
