@@ -8,7 +8,7 @@ from tvm.script.ir_builder import tirx as T
 from gsb_tvm.dialect.bits import padded_tokens, words
 from gsb_tvm.dialect.specs import AttentionPlanes
 from gsb_tvm.schedules import vector as v
-from gsb_tvm.schedules.attention_planes import byte_table, scores, tiles
+from gsb_tvm.schedules.attention_planes import byte_table, scores
 from gsb_tvm.schedules.attention_planes.byte_vectors import QUAD, reduced
 from gsb_tvm.schedules.attention_planes.candidates import Candidates
 from gsb_tvm.schedules.attention_planes.estimate import Estimate
@@ -137,10 +137,7 @@ class NeonBlock(Block):
         """Masks from estimates; exactly, and listed, where an estimate does not decide."""
         spec, tokens = self.spec, self.tokens
         estimate = Estimate(tokens, masks, candidates, v.bind(self.sum[r]))
-        start = v.bind((at.head * tokens + query) * tokens)
-        last = (spec.q.groups * tokens - 1) * tokens
-        ahead = v.bind(tirx.min(start + tiles.ROWS_AHEAD * tokens, last))
-        plane_row = v.bind((at.batch * spec.q.groups + at.head) * words(tokens))
+        start, ahead, plane_row = self._places(at, query)
 
         def emit(piece: Piece) -> None:
             keys = [piece.first + i for i in range(0, piece.lanes, QUAD)]

@@ -152,12 +152,9 @@ class Block:
         query: v.Expr,
     ) -> Callable[[Piece], None]:
         """What binarizes a piece of a row."""
-        spec, tokens = self.spec, self.tokens
+        spec = self.spec
         divide = divide_by(spec, self.profile, v.bind(self.sum[r]))
-        bias = v.bind((at.head * tokens + query) * tokens)
-        last = (spec.q.groups * tokens - 1) * tokens
-        ahead = v.bind(tirx.min(bias + tiles.ROWS_AHEAD * tokens, last))
-        plane_row = v.bind((at.batch * spec.q.groups + at.head) * words(tokens))
+        bias, ahead, plane_row = self._places(at, query)
 
         def emit(piece: Piece) -> None:
             lanes = piece.lanes
@@ -172,6 +169,14 @@ class Block:
                 candidates.take(existing, lanes, word)
 
         return emit
+
+    def _places(self, at: scores.Head, query: v.Expr) -> tuple[v.Expr, v.Expr, v.Expr]:
+        """Where a row's bias begins, the bias to fetch meanwhile, and the row's first word."""
+        groups, tokens = self.spec.q.groups, self.tokens
+        bias = v.bind((at.head * tokens + query) * tokens)
+        last = (groups * tokens - 1) * tokens
+        ahead = v.bind(tirx.min(bias + tiles.ROWS_AHEAD * tokens, last))
+        return bias, ahead, v.bind((at.batch * groups + at.head) * words(tokens))
 
     def _fetch_bias(self, start: v.Expr, lanes: int) -> None:
         """Fetch bias into the cache."""

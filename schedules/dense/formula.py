@@ -58,6 +58,11 @@ class Product:
     factor: int = 1
     halved: bool = False
 
+    @property
+    def is_one_count(self) -> bool:
+        """Whether c(a, w) of the bits as they are is its only term."""
+        return self.terms == (Term(1, Part.BITS, Part.BITS),)
+
 
 def product(activation: Kind, weight: Kind) -> Product:
     """Product of two kinds of plane; a masked activation is taken to have zeros."""

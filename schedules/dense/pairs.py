@@ -24,7 +24,7 @@ from gsb_tvm.dialect.bits import WORD_BITS
 from gsb_tvm.dialect.specs import Dense
 from gsb_tvm.schedules.dense.counters import repeat
 from gsb_tvm.schedules.dense.epilogue import Block
-from gsb_tvm.schedules.dense.formula import Base, Part, Product
+from gsb_tvm.schedules.dense.formula import Base, Product
 from gsb_tvm.schedules.dense.pairs_epilogue import PairsEpilogue
 from gsb_tvm.schedules.dense.tiles import PAIR_COLUMNS, PAIR_ROWS
 from gsb_tvm.schedules.neon import add_pairs, widen_pairs
@@ -71,9 +71,7 @@ class Nest:
         share: Share,
         spread: Buffer,
     ) -> None:
-        assert [(t.sign, t.activation, t.weight) for t in product.terms] == [
-            (1, Part.BITS, Part.BITS)
-        ]
+        assert product.is_one_count
         self.spec, self.product, self.finish, self.spread = spec, product, finish, spread
         self.activation, self.weight = named["a_bits"], named["weight"]
         self.words = spec.rows.packed_shape[1]

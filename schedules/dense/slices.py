@@ -22,7 +22,7 @@ from gsb_tvm.dialect.bits import WORD_BITS
 from gsb_tvm.dialect.specs import Dense
 from gsb_tvm.schedules.dense.bit_sums import LANES, BitSums, adding, kept
 from gsb_tvm.schedules.dense.epilogue import Block
-from gsb_tvm.schedules.dense.formula import Base, Part, Product
+from gsb_tvm.schedules.dense.formula import Base, Product
 from gsb_tvm.schedules.dense.operands import Plane, column_base
 from gsb_tvm.schedules.dense.slice_tables import STEP, SUB_BLOCKS, Tables, find_parities
 from gsb_tvm.schedules.dense.slices_epilogue import SlicesEpilogue
@@ -68,9 +68,7 @@ class Nest:
         share: Share,
         prepared: Buffer,
     ) -> None:
-        assert [(t.sign, t.activation, t.weight) for t in product.terms] == [
-            (1, Part.BITS, Part.BITS)
-        ]
+        assert product.is_one_count
         self.spec, self.product, self.finish = spec, product, finish
         assert spec.rows.packed_shape[1] >= STEP
         self.weight = named["weight"]
