@@ -7,9 +7,9 @@ assembly of no instructions stands where a pointer moves on; without it LLVM wou
 from the first one, by an addition each.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 from tvm.script.ir_builder import tirx as T
 
@@ -23,7 +23,7 @@ _FOUR = "{<4 x i32>, <4 x i32>, <4 x i32>, <4 x i32>}"
 _IR = f"""
 declare {_FOUR} @llvm.aarch64.neon.ld1x4.v4i32.p0(ptr)
 
-define void @gsb_neon_begin(ptr %place, ptr %first) {{
+define void @gsb_neon_begin(ptr %place, ptr %first, ptr %all) {{
   %unknown = call ptr asm "", "=r,0"(ptr %first)
   store ptr %unknown, ptr %place, align 8
   ret void
@@ -78,10 +78,30 @@ def _fence_name(pointers: int, vectors: int) -> str:
     return f"gsb_neon_fence_{pointers}_{vectors}"
 
 
+def _put(vectors: int, stride: int) -> str:
+    """A function that stores vectors and moves its pointer on, the first two last (``stp``)."""
+    values = ", ".join(f"<4 x i32> %v{i}" for i in range(vectors))
+    lines = [f"define void @{_put_name(vectors, stride)}(ptr %place, {values}) {{"]
+    lines.append("  %to = load ptr, ptr %place, align 8")
+    for i in [*range(2, vectors), *range(min(2, vectors))]:
+        lines.append(f"  %to{i} = getelementptr i8, ptr %to, i64 {16 * i}")
+        lines.append(f"  store <4 x i32> %v{i}, ptr %to{i}, align 4")
+    lines.append(f"  %next = getelementptr i8, ptr %to, i64 {4 * stride}")
+    lines.append('  %unknown = call ptr asm "", "=r,0"(ptr %next)')
+    return "\n".join([*lines, "  store ptr %unknown, ptr %place, align 8", "  ret void", "}", ""])
+
+
+def _put_name(vectors: int, stride: int) -> str:
+    return f"gsb_neon_put_{vectors}_{stride}"
+
+
 @contextmanager
-def walking(*fences: tuple[int, int]) -> Iterator[None]:
-    """Code below may use :class:`Walk`, :func:`unknown`, and fences of so many places."""
+def walking(
+    fences: Iterable[tuple[int, int]] = (), trails: Iterable[tuple[int, int]] = ()
+) -> Iterator[None]:
+    """Code below may use :class:`Walk`, :func:`unknown`, and such fences and trails."""
     code = [_IR, *[_fence(*counts) for counts in sorted(set(fences))]]
+    code += [_put(*shape) for shape in sorted(set(trails))]
     with T.attr(0, "pragma_import_llvm", "\n".join(code)):
         yield
 
@@ -100,8 +120,8 @@ def unknown(number: Expr) -> Expr:
     return T.call_extern("int64", "gsb_neon_unknown", number)
 
 
-class Walk:
-    """Reads vectors of 4 x 32 bits, four at a time.
+class Place:
+    """A pointer in memory.
 
     To be made where it lives as long as its kernel: TVM puts a place that is used for a while where
     something else was before, a vector perhaps, and LLVM keeps the pointer in its lanes.
@@ -110,11 +130,18 @@ class Walk:
     def __init__(self) -> None:
         self.place = local((1,), "uint64")
 
-    def begin(self, buffer: Buffer, *index: Expr) -> "Walk":
-        """Read from ``buffer[index]`` on."""
-        first = T.address_of(buffer[index])
-        T.evaluate(T.call_extern("void", "gsb_neon_begin", T.address_of(self.place[0]), first))
+    def begin(self, buffer: Buffer, *index: Expr) -> Self:
+        """Go on from ``buffer[index]``.
+
+        The buffer is named as a whole, or TVM would cut it down to the elements that it sees used.
+        """
+        place, first = T.address_of(self.place[0]), T.address_of(buffer[index])
+        T.evaluate(T.call_extern("void", "gsb_neon_begin", place, first, buffer.data))
         return self
+
+
+class Walk(Place):
+    """Reads vectors of 4 x 32 bits, four at a time."""
 
     def four(self) -> Buffer:
         """The next four vectors, uint32 (16,)."""
@@ -122,3 +149,15 @@ class Walk:
         place, target = T.address_of(self.place[0]), T.address_of(to[0])
         T.evaluate(T.call_extern("void", "gsb_neon_load", place, target))
         return to
+
+
+class Trail(Place):
+    """Writes groups of ``vectors`` vectors of 4 x 32 bits, ``stride`` words apart."""
+
+    def __init__(self, vectors: int, stride: int) -> None:
+        super().__init__()
+        self.name = _put_name(vectors, stride)
+
+    def put(self, vectors: Sequence[Expr]) -> None:
+        """Write the next group."""
+        T.evaluate(T.call_extern("void", self.name, T.address_of(self.place[0]), *vectors))

@@ -97,8 +97,8 @@ def _write_slices(
     prepared = slices.prepare(spec, named["a_bits"])
 
     def count(share: Share, activation: Kind) -> None:
-        finish = slices_epilogue(spec, named, slices.sum_planes(spec))
         form = product(activation, spec.weight)
+        finish = slices_epilogue(spec, named, form.factor)
         slices.Nest(spec, named, form, finish, share, prepared).write()
 
     with phase() as share:

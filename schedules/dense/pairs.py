@@ -81,7 +81,7 @@ class Nest:
     def write(self) -> None:
         """Emit the part's tokens of the whole layer."""
         self.weights, self.activations = Walk(), Walk()
-        with walking(*Sums.fences()), T.serial(0, self.spec.rows.batch) as batch:
+        with walking(Sums.fences()), T.serial(0, self.spec.rows.batch) as batch:
             self._spread(batch)
             repeat(
                 self.spec.computed_columns,

@@ -9,14 +9,18 @@ are found once for each word of a token and serve all columns.
 Entries of a pattern of a few words stand together, so that one address serves two loads each.
 """
 
+from collections.abc import Sequence
+from enum import Enum
 from typing import Any
 
 from tvm.script.ir_builder import tirx as T
 
 from gsb_tvm.dialect.bits import WORD_BITS
+from gsb_tvm.schedules.dense.bit_squares import exchange, turned
 from gsb_tvm.schedules.dense.bit_sums import LANES, full_add, half_add, kept, opaque, select
 from gsb_tvm.schedules.dense.tiles import SLICE_STEP
-from gsb_tvm.schedules.vector import bind, hidden, load, local, store, workspace
+from gsb_tvm.schedules.neon_walk import Trail
+from gsb_tvm.schedules.vector import bind, load, local, store, workspace
 
 Expr = Any
 Buffer = Any
@@ -30,15 +34,26 @@ STEP = SLICE_STEP  # words whose entries of a pattern stand together: instructio
 PATTERN = STEP * len(GROUPS) * ENTRY + LANES  # uint32: LLVM multiplies and adds in one
 TABLE = PATTERNS * PATTERN  # uint32 of the tables of so many words
 SUMS = PARITIES * STEP * SUM
+TRAILS = ((ENTRY // LANES, PATTERN), (SUM // LANES, STEP * SUM))
+
+
+class Order(Enum):
+    """Which column bit k of lane i of a plane is of."""
+
+    WORDS = "32 i + k: a plane is four packed words"
+    NUMBERS = "64 (i // 2) + 8 (k % 8) + 4 (i % 2) + k // 8: eight planes turn into bytes"
 
 
 class Tables:
     """Room for the tables of ``words`` words of features."""
 
-    def __init__(self, words: int) -> None:
+    def __init__(self, words: int, order: Order) -> None:
+        self.order = order
         steps = -(-words // STEP)
         self.groups = workspace((steps * TABLE,), "uint32")
         self.sums = workspace((steps * SUMS,), "uint32")
+        self.group_trails = [Trail(*TRAILS[0]) for _ in range(2)]
+        self.sum_trail = Trail(*TRAILS[1])
 
     def look_up(
         self, step: Expr, word: int, bits: Expr, parities: Expr
@@ -66,13 +81,18 @@ class Tables:
 
         ``weight`` is (tiles of 32 columns, words, 32) uint32.
         """
-        features = _by_feature(weight, block, word)
+        features = _by_feature(weight, block, word, self.order)
         groups = [features[first : first + size] for first, size in GROUPS]
         step, place = T.floordiv(at, STEP), T.floormod(at, STEP)
-        _build_sums(self.sums, bind(T.cast(step, "int64") * SUMS + place * SUM), groups)
+        first = bind(T.cast(step, "int64") * SUMS + place * SUM)
+        _build_sums(self.sum_trail.begin(self.sums, first), groups)
         for i, group in enumerate(groups):
-            here = bind(T.cast(step, "int64") * TABLE + place * (len(GROUPS) * ENTRY) + i * ENTRY)
-            _build_group(self.groups, here, group)
+            first = T.cast(step, "int64") * TABLE + place * (len(GROUPS) * ENTRY) + i * ENTRY
+            ones = 2 ** len(group[:6]) * PATTERN  # where the last of seven features is set
+            cases = 1 + len(group[6:])
+            for c, trail in enumerate(self.group_trails[:cases]):
+                trail.begin(self.groups, first + c * ones)
+            _build_group(self.group_trails[:cases], group)
 
 
 def find_parities(bits: Expr) -> Expr:
@@ -91,40 +111,36 @@ def find_parities(bits: Expr) -> Expr:
     return total * T.broadcast(T.uint32(STEP * SUM), LANES)
 
 
-def _by_feature(weight: Buffer, block: Expr, word: Expr) -> list[Expr]:
-    """A word's 32 features, each a plane of 128 columns."""
-    rows: list[Expr] = []
-    for column in range(0, WORD_BITS, LANES):
-        quads = [
-            kept(load(weight, block * SUB_BLOCKS + i, word, column, lanes=LANES))
-            for i in range(SUB_BLOCKS)
-        ]
-        rows += turned(quads)
-    for distance in (16, 8, 4, 2, 1):
-        _swap(rows, distance)
+def _by_feature(weight: Buffer, block: Expr, word: Expr, order: Order) -> list[Expr]:
+    """A word's 32 features, each a plane of 128 columns.
+
+    Bits of 32 vectors are transposed: rounds over vectors that are at hand together, so that few
+    of them wait.
+    """
+    rows: list[Expr] = [None] * WORD_BITS  # by bit of a lane
+    groups = range(WORD_BITS // LANES)
+    for group in groups:
+        quads = []
+        for lane in range(LANES):
+            column = WORD_BITS * lane + LANES * group
+            if order is Order.NUMBERS:
+                column = 64 * (lane // 2) + 8 * group + LANES * (lane % 2)
+            sub, at = divmod(column, WORD_BITS)
+            quads.append(kept(load(weight, block * SUB_BLOCKS + sub, word, at, lanes=LANES)))
+        here = slice(LANES * group, LANES * group + LANES)
+        rounds: tuple[int, ...] = (2, 1)
+        if order is Order.NUMBERS:
+            here, rounds = slice(group, None, 8), (16, 8)
+        rows[here] = turned(quads)
+        for distance in rounds:
+            exchange(rows, range(WORD_BITS)[here], distance)
+    for i in range(LANES):
+        here, rounds = slice(i, None, LANES), (16, 8, 4)
+        if order is Order.NUMBERS:
+            here, rounds = slice(8 * i, 8 * i + 8), (4, 2, 1)
+        for distance in rounds:
+            exchange(rows, range(WORD_BITS)[here], distance)
     return rows
-
-
-def turned(rows: list[Expr]) -> list[Expr]:
-    """Four vectors of four lanes, transposed."""
-    a, b, c, d = rows
-    low, high = [0, 4, 1, 5], [2, 6, 3, 7]
-    ac = [kept(T.Shuffle([a, c], order)) for order in (low, high)]
-    bd = [kept(T.Shuffle([b, d], order)) for order in (low, high)]
-    return [
-        kept(T.Shuffle([x, y], order)) for x, y in zip(ac, bd, strict=True) for order in (low, high)
-    ]
-
-
-def _swap(rows: list[Expr], distance: int) -> None:
-    """Exchange squares of ``distance`` bits: a round of the transposition of 32 x 32 bits."""
-    keep = sum(1 << i for i in range(WORD_BITS) if not i & distance)
-    mask, shift = (T.broadcast(T.uint32(value), LANES) for value in (keep, distance))
-    for i in range(WORD_BITS):
-        if not i & distance:
-            a, b = rows[i], rows[i + distance]
-            rows[i] = kept((a & mask) | ((b << shift) & ~mask))
-            rows[i + distance] = kept(((a >> shift) & mask) | (b & ~mask))
 
 
 def _either(plane: Expr) -> tuple[Expr, Expr]:
@@ -132,7 +148,7 @@ def _either(plane: Expr) -> tuple[Expr, Expr]:
     return kept(~plane), plane
 
 
-def _build_sums(table: Buffer, at: Expr, groups: list[list[Expr]]) -> None:
+def _build_sums(trail: Trail, groups: list[list[Expr]]) -> None:
     """Entries of the lowest bits: five planes or their complements, added."""
     planes = []
     for group in groups:
@@ -145,17 +161,19 @@ def _build_sums(table: Buffer, at: Expr, groups: list[list[Expr]]) -> None:
     for parities in range(PARITIES):
         total, first = three[parities % 8]
         unit, second = full_add(total, planes[3][parities >> 3 & 1], planes[4][parities >> 4])
-        _put(table, at + parities * STEP * SUM, [unit, *half_add(first, second)])
+        trail.put([unit, *half_add(first, second)])
 
 
-def _build_group(table: Buffer, at: Expr, features: list[Expr]) -> None:
+def _build_group(trails: Sequence[Trail], features: list[Expr]) -> None:
     """Entries of a group: its first three features, the next three, and one more, added.
+
+    Each trail is for a case of the last of seven features.
 
     Of the three lowest bits only the carry is needed, which parities of patterns decide.
     """
     low, high = _numbers(features[:3]), _numbers(features[3:6])
     last = [_either(plane) for plane in features[6:]]
-    cases = 1 + len(last)  # of the last feature
+    cases = len(trails)
     carries = local((2, 2, cases, LANES), "uint32")
     for b in range(2):
         for a in range(2):
@@ -166,10 +184,7 @@ def _build_group(table: Buffer, at: Expr, features: list[Expr]) -> None:
     upper_twos = local((8, LANES), "uint32")
     for pattern, (_, two) in enumerate(high):
         store(upper_twos, two, pattern, 0, lanes=LANES)
-    half = T.cast(hidden(T.uint32(PATTERNS // 2 * PATTERN)), "int64")
     with T.serial(0, 8) as upper:
-        here = bind(at + T.cast(upper, "int64") * (8 * PATTERN))
-        bases = [here, bind(here + half)]
         odd = (upper ^ (upper >> 1) ^ (upper >> 2)) & 1
         y = kept(load(upper_twos, upper, 0, lanes=LANES))
         carry_in = [
@@ -177,9 +192,8 @@ def _build_group(table: Buffer, at: Expr, features: list[Expr]) -> None:
         ]
         for lower, (_, x) in enumerate(low):
             differ = opaque(x ^ y)
-            for c, carry in enumerate(carry_in[lower.bit_count() % 2]):
-                entry = [kept(differ ^ carry), select(differ, carry, x)]
-                _put(table, bases[c] + lower * PATTERN, entry)
+            for trail, carry in zip(trails, carry_in[lower.bit_count() % 2], strict=True):
+                trail.put([kept(differ ^ carry), select(differ, carry, x)])
 
 
 def _numbers(features: list[Expr]) -> list[tuple[Expr, Expr]]:
@@ -190,8 +204,3 @@ def _numbers(features: list[Expr]) -> list[tuple[Expr, Expr]]:
     either = [_either(feature) for feature in features]
     half = [full_add(*(either[i][pattern >> i & 1] for i in range(3))) for pattern in range(4)]
     return half + [(kept(~unit), kept(~two)) for unit, two in reversed(half)]
-
-
-def _put(table: Buffer, at: Expr, entry: list[Expr]) -> None:
-    for plane, value in enumerate(entry):
-        store(table, value, at + plane * LANES, lanes=LANES)

@@ -24,20 +24,15 @@ from gsb_tvm.schedules.dense.bit_sums import LANES, BitSums, adding, kept
 from gsb_tvm.schedules.dense.epilogue import Block
 from gsb_tvm.schedules.dense.formula import Base, Product
 from gsb_tvm.schedules.dense.operands import Plane, column_base
-from gsb_tvm.schedules.dense.slice_tables import STEP, SUB_BLOCKS, Tables, find_parities
+from gsb_tvm.schedules.dense.slice_tables import STEP, SUB_BLOCKS, TRAILS, Tables, find_parities
 from gsb_tvm.schedules.dense.slices_epilogue import SlicesEpilogue
 from gsb_tvm.schedules.dense.tiles import PAIR_ROWS, SLICE_CHUNK, SLICE_COLUMNS
-from gsb_tvm.schedules.neon_walk import walking
+from gsb_tvm.schedules.neon_walk import unknown, walking
 from gsb_tvm.schedules.sharing import Share, phase
 from gsb_tvm.schedules.vector import bind, load, local, splat, store, workspace
 
 Expr = Any
 Buffer = Any
-
-
-def sum_planes(spec: Dense) -> int:
-    """Planes of a count: it is at most all bits of a row, and one number must be out of reach."""
-    return (spec.rows.packed_shape[1] * WORD_BITS + 1).bit_length()
 
 
 def prepare(spec: Dense, activation: Buffer) -> Buffer:
@@ -74,12 +69,11 @@ class Nest:
         self.weight = named["weight"]
         self.prepared = prepared
         self.words = spec.rows.packed_shape[1]
-        self.planes = sum_planes(spec)
         self.tiles = -(-spec.rows.tokens // PAIR_ROWS)
         blocks = spec.computed_columns // SLICE_COLUMNS
         self.first, self.last = share.span(blocks * self.tiles)
-        self.tables = Tables(min(SLICE_CHUNK, self.words))
-        self.sums = workspace(((self.tiles + 1) * PAIR_ROWS, self.planes, LANES), "uint32")
+        self.tables = Tables(min(SLICE_CHUNK, self.words), finish.order)
+        self.sums = workspace(((self.tiles + 1) * PAIR_ROWS, finish.planes, LANES), "uint32")
 
     def write(self) -> None:
         """Emit the part's tokens of the whole layer."""
@@ -87,7 +81,7 @@ class Nest:
         last = T.floordiv(self.last + (self.tiles - 1), self.tiles)
         with (
             adding(),
-            walking(),
+            walking(trails=TRAILS),
             T.serial(0, self.spec.rows.batch) as batch,
             T.serial(first, last) as block,
         ):
@@ -98,7 +92,7 @@ class Nest:
     def _block(self, batch: Expr, block: Expr, start: Expr, end: Expr) -> None:
         subs = [self._sub_block(batch, block, i) for i in range(SUB_BLOCKS)]
         self.finish.enter(subs)
-        for plane, value in enumerate(self.finish.start(self.planes)):
+        for plane, value in enumerate(self.finish.start()):
             store(self.sums, value, self.tiles * PAIR_ROWS, plane, 0, lanes=LANES)
         tokens = (
             bind(start * PAIR_ROWS),
@@ -140,7 +134,8 @@ class Nest:
             self.tables.build(word, self.weight, block, first + word)
         with T.serial(*tokens) as token:
             begin = T.Select(first == 0, T.int32(self.tiles * PAIR_ROWS), token)
-            sums = [local((LANES,), "uint32") for _ in range(self.planes)]
+            begin, end = (bind(unknown(T.cast(row, "int64"))) for row in (begin, token))
+            sums = [local((LANES,), "uint32") for _ in range(self.finish.planes)]
             for plane, total in enumerate(sums):
                 store(total, load(self.sums, begin, plane, 0, lanes=LANES), 0, lanes=LANES)
             full, rest = divmod(count, STEP)
@@ -149,7 +144,7 @@ class Nest:
                     self._words(sums, batch, token, first, step, STEP)
             self._words(sums, batch, token, first, T.int32(full), rest)
             for plane, total in enumerate(sums):
-                store(self.sums, load(total, 0, lanes=LANES), token, plane, 0, lanes=LANES)
+                store(self.sums, load(total, 0, lanes=LANES), end, plane, 0, lanes=LANES)
 
     def _words(
         self, sums: list[Buffer], batch: Expr, token: Expr, first: Expr, step: Expr, count: int

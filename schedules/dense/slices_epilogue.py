@@ -1,18 +1,21 @@
 """What becomes of sums in planes of bits: compared as they are, or made numbers for float steps."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from tvm.script.ir_builder import tirx as T
 
 from gsb_tvm.dialect.bits import WORD_BITS
 from gsb_tvm.dialect.specs import Dense
-from gsb_tvm.schedules.dense.bit_sums import LANES, kept, opaque, select
+from gsb_tvm.schedules.dense.bit_squares import exchange, turned
+from gsb_tvm.schedules.dense.bit_sums import LANES, PLANE, kept, opaque, select
 from gsb_tvm.schedules.dense.epilogue import Block, real_bits
-from gsb_tvm.schedules.dense.pairs_epilogue import PairsFloats, flips, interval
-from gsb_tvm.schedules.dense.slice_tables import SUB_BLOCKS, turned
-from gsb_tvm.schedules.dense.tiles import PAIR_ROWS
+from gsb_tvm.schedules.dense.pairs_epilogue import OCTET, PairsFloats, flips, interval
+from gsb_tvm.schedules.dense.slice_tables import SUB_BLOCKS, Order
+from gsb_tvm.schedules.dense.tiles import PAIR_COLUMNS, PAIR_ROWS, SLICE_COLUMNS
 from gsb_tvm.schedules.neon import packed
+from gsb_tvm.schedules.neon_walk import unknown
 from gsb_tvm.schedules.vector import bind, load, local, splat, store
 
 Expr = Any
@@ -22,10 +25,13 @@ Buffer = Any
 class SlicesEpilogue(Protocol):
     """Turns sums into outputs; ``dot = base + factor * count`` of each of four blocks."""
 
+    order: Order  # of columns in a plane
+    planes: int  # of a sum
+
     def enter(self, blocks: Sequence[Block]) -> None:
         """Prepare what every token needs."""
 
-    def start(self, planes: int) -> list[Expr]:
+    def start(self) -> list[Expr]:
         """What sums begin at."""
 
     def tiles(self, blocks: Sequence[Block], sums: Buffer, first: Expr, last: Expr) -> None:
@@ -40,14 +46,15 @@ class SlicesBits:
     complement modulo 2**planes.
     """
 
-    def __init__(self, spec: Dense, named: dict[str, Buffer], planes: int) -> None:
+    order = Order.WORDS
+
+    def __init__(self, spec: Dense, named: dict[str, Buffer]) -> None:
         assert spec.thresholds is not None
         self.spec, self.named, self.rows = spec, named, spec.thresholds.rows
         self.most = spec.rows.packed_shape[1] * WORD_BITS
-        self.never = 2**planes - 1
-        assert self.never > self.most
-        self.shift, self.length = (local((planes, LANES), "uint32") for _ in range(2))
-        self.planes = planes
+        self.planes = (self.most + 1).bit_length()  # one number must be out of reach
+        self.never = 2**self.planes - 1
+        self.shift, self.length = (local((self.planes, LANES), "uint32") for _ in range(2))
 
     def enter(self, blocks: Sequence[Block]) -> None:
         """Move the intervals from dots to counts, and those into planes."""
@@ -76,9 +83,9 @@ class SlicesBits:
         length = T.Select(flipped, const(-2) - (last - first), last - first)
         return kept(T.reinterpret("uint16x32", shift)), kept(T.reinterpret("uint16x32", length))
 
-    def start(self, planes: int) -> list[Expr]:
+    def start(self) -> list[Expr]:
         """The shift."""
-        return [load(self.shift, plane, 0, lanes=LANES) for plane in range(planes)]
+        return [load(self.shift, plane, 0, lanes=LANES) for plane in range(self.planes)]
 
     def tiles(self, blocks: Sequence[Block], sums: Buffer, first: Expr, last: Expr) -> None:
         """Write four words of four tokens; behind the last one stands anything."""
@@ -102,88 +109,111 @@ class SlicesBits:
 
 
 class SlicesFloats:
-    """Float steps in the spec's order, by those of four blocks of 32 columns."""
+    """Float steps in the spec's order, by those of pairs.
 
-    def __init__(self, spec: Dense, named: dict[str, Buffer], planes: int) -> None:
-        self.spec, self.planes = spec, planes
-        self.finish = [PairsFloats(spec, named) for _ in range(SUB_BLOCKS)]
-        self.counts = local((PAIR_ROWS, SUB_BLOCKS, WORD_BITS), "uint16")
+    Sums begin where those of pairs do, and columns stand in the order of numbers.
+    """
+
+    order = Order.NUMBERS
+
+    def __init__(self, spec: Dense, named: dict[str, Buffer], factor: int) -> None:
+        self.spec = spec
+        half = -(-spec.rows.features // factor)
+        self.planes = max(half.bit_length() + 1, 8)  # the last one is the sign
+        self.finish = PairsFloats(spec, named)
+        self.starts = local((self.planes, LANES), "uint32")
+        self.found = local((PAIR_ROWS * SLICE_COLUMNS,), "uint16")
 
     def enter(self, blocks: Sequence[Block]) -> None:
         """Take the base of each column."""
-        for finish, block in zip(self.finish, blocks, strict=True):
-            finish.enter(block)
+        octets = []
+        for block in blocks:
+            self.finish.enter(block)
+            octets += [
+                kept(load(self.finish.starts, i, lanes=OCTET))
+                for i in range(0, PAIR_COLUMNS, OCTET)
+            ]
+        for plane, value in enumerate(planes(octets, self.planes)):
+            store(self.starts, value, plane, 0, lanes=LANES)
 
-    def start(self, planes: int) -> list[Expr]:
-        """Nothing."""
-        return [T.broadcast(T.uint32(0), LANES)] * planes
+    def start(self) -> list[Expr]:
+        """The base, or half of it."""
+        return [load(self.starts, plane, 0, lanes=LANES) for plane in range(self.planes)]
 
     def tiles(self, blocks: Sequence[Block], sums: Buffer, first: Expr, last: Expr) -> None:
         """Write rows of four tokens, 32 columns after another."""
         full, rest = divmod(self.spec.rows.tokens, PAIR_ROWS)
         with T.serial(first, T.min(last, T.int32(full)) if rest else last) as tile:
-            self._tile(blocks, sums, bind(tile * PAIR_ROWS), PAIR_ROWS)
+            self._tile(blocks[0], sums, bind(tile * PAIR_ROWS), PAIR_ROWS)
         if rest:
             with T.If(T.And(last == full + 1, first < last)), T.Then():
-                self._tile(blocks, sums, T.int32(full * PAIR_ROWS), rest)
+                self._tile(blocks[0], sums, T.int32(full * PAIR_ROWS), rest)
 
-    def _tile(self, blocks: Sequence[Block], sums: Buffer, token: Expr, rows: int) -> None:
+    def _tile(self, block: Block, sums: Buffer, token: Expr, rows: int) -> None:
         with T.serial(0, rows) as row:
-            planes = [load(sums, token + row, p, 0, lanes=LANES) for p in range(self.planes)]
-            for i, octet in enumerate(numbers(planes)):
-                store(self.counts, octet, row, i // 4, i % 4 * 8, lanes=8)
-        for i, (finish, block) in enumerate(zip(self.finish, blocks, strict=True)):
-            starts = [bind(load(finish.starts, octet * 8, lanes=8)) for octet in range(4)]
-            totals = [
-                [
-                    bind(load(self.counts, row, i, octet * 8, lanes=8) + start)
-                    for octet, start in enumerate(starts)
-                ]
+            at = bind(unknown(T.cast(token + row, "int64")))
+            found = numbers([load(sums, at, p, 0, lanes=LANES) for p in range(self.planes)])
+            for i, octet in enumerate(found):
+                store(self.found, octet, row * SLICE_COLUMNS + i * OCTET, lanes=OCTET)
+        with T.serial(0, SUB_BLOCKS) as sub:
+            here = replace(block, first=bind(block.first + sub * PAIR_COLUMNS))
+            places = [sub * PAIR_COLUMNS + i for i in range(0, PAIR_COLUMNS, OCTET)]
+            octets = [
+                [bind(load(self.found, row * SLICE_COLUMNS + at, lanes=OCTET)) for at in places]
                 for row in range(rows)
             ]
-            finish.tile(block, token, totals)
+            self.finish.tile(here, token, octets)
 
 
 def numbers(planes: Sequence[Expr]) -> list[Expr]:
-    """128 numbers of at most 16 planes, as 16 vectors uint16x8, columns in order."""
-    low, high = _bytes(planes[:8]), _bytes(planes[8:])
-    halves: list[list[Expr]] = [[], []]
-    for a, b in zip(low, high, strict=True):
-        for half in range(2):
-            order = [x for i in range(8 * half, 8 * half + 8) for x in (i, 16 + i)]
-            halves[half].append(kept(T.reinterpret("uint16x8", T.Shuffle([a, b], order))))
-    return [octet for half in halves for octet in _turned_octets(half)]
+    """128 numbers of 8 to 16 planes in :attr:`Order.NUMBERS`, the last one their sign.
+
+    Returns
+    -------
+    list of Expr
+        16 vectors uint16x8, columns in order.
+    """
+    low, high = _bytes(planes[:8]), _high_bytes(planes[7:])
+    halves = ([x for i in range(8 * half, 8 * half + 8) for x in (i, 16 + i)] for half in range(2))
+    return [
+        kept(T.reinterpret("uint16x8", T.Shuffle([a, b], order)))
+        for order in halves
+        for a, b in zip(low, high, strict=True)
+    ]
+
+
+def planes(octets: Sequence[Expr], count: int) -> list[Expr]:
+    """The lowest ``count`` planes of what :func:`numbers` makes: its inverse."""
+    rows = [kept(T.reinterpret("uint8x16", octet)) for octet in octets]
+    parts = []
+    for part in range(2):
+        order = list(range(part, 32, 2))
+        both = zip(rows[:8], rows[8:], strict=True)
+        parts += _bytes([kept(T.Shuffle([a, b], order)) for a, b in both])
+    return [kept(T.reinterpret(PLANE, part)) for part in parts[:count]]
+
+
+def _high_bytes(planes: Sequence[Expr]) -> list[Expr]:
+    """The higher bytes of numbers, of which ``planes`` are bit 7 and all above it."""
+    if len(planes) > 2:
+        return _bytes([*planes[1:], *[planes[-1]] * (9 - len(planes))])
+    sign = kept(T.reinterpret("int8x16", planes[-1]))
+    return [
+        kept(T.reinterpret("uint8x16", (sign << splat(7 - j, 16, "int8")) >> splat(7, 16, "int8")))
+        for j in range(8)
+    ]
 
 
 def _bytes(planes: Sequence[Expr]) -> list[Expr]:
-    """Numbers of at most 8 planes: byte i of vector j is that of column 8 i + j."""
-    zero = splat(0, 16, "uint8")
-    rows = [kept(T.reinterpret("uint8x16", p)) for p in planes] + [zero] * (8 - len(planes))
+    """Eight planes of bits as bytes, and back: bit j of byte i of vector p is bit p of vector j."""
+    rows = [kept(T.reinterpret("uint8x16", plane)) for plane in planes]
     for distance in (4, 2, 1):
-        keep = sum(1 << i for i in range(8) if not i & distance)
-        mask, shift = (splat(v, 16, "uint8") for v in (keep, distance))
-        for i in range(8):
-            if not i & distance:
-                a, b = rows[i], rows[i + distance]
-                rows[i] = kept((a & mask) | ((b << shift) & ~mask))
-                rows[i + distance] = kept(((a >> shift) & mask) | (b & ~mask))
+        exchange(rows, range(8), distance)
     return rows
 
 
-def _turned_octets(rows: list[Expr]) -> list[Expr]:
-    """Eight vectors of eight lanes, transposed: three rounds of interleaving."""
-    low = [x for i in range(4) for x in (i, 8 + i)]
-    high = [x for i in range(4, 8) for x in (i, 8 + i)]
-    for _ in range(3):
-        rows = [
-            kept(T.Shuffle([rows[i], rows[i + 4]], order))
-            for i in range(4)
-            for order in (low, high)
-        ]
-    return rows
-
-
-def slices_epilogue(spec: Dense, named: dict[str, Buffer], planes: int) -> SlicesEpilogue:
+def slices_epilogue(spec: Dense, named: dict[str, Buffer], factor: int) -> SlicesEpilogue:
     """The epilogue of ``spec``."""
-    how = SlicesBits if spec.thresholds is not None else SlicesFloats
-    return how(spec, named, planes)
+    if spec.thresholds is not None:
+        return SlicesBits(spec, named)
+    return SlicesFloats(spec, named, factor)

@@ -145,16 +145,17 @@ def has_slices(spec: Dense, profile: Profile) -> bool:
 def slice_instructions(spec: Dense) -> float:
     """Instructions of a block of SLICES, counted for 198 tokens under emulation.
 
-    63 a token and word, 3500 for the tables of a word, and what becomes of a token's sums: compared
+    62 a token and word, 3450 for the tables of a word, and what becomes of a token's sums: compared
     as they are, or turned into numbers.
     """
     words, tokens = spec.rows.packed_shape[1], spec.rows.tokens
-    return words * (63 * tokens + 3500) + tokens * (300 if spec.thresholds is None else 60)
+    return words * (62 * tokens + 3450) + tokens * (390 if spec.thresholds is None else 80)
 
 
 def pair_instructions(spec: Dense) -> float:
-    """Instructions of PAIRS for so many columns: 104 a token and word, counted likewise."""
-    return spec.rows.packed_shape[1] * 104 * spec.rows.tokens
+    """Instructions of PAIRS for so many columns, counted likewise."""
+    words, tokens = spec.rows.packed_shape[1], spec.rows.tokens
+    return words * 104 * tokens + tokens * (190 if spec.thresholds is None else 30)
 
 
 def count_cycles(spec: Dense) -> float:

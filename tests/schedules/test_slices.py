@@ -12,6 +12,8 @@ from gsb_tvm.dialect.specs import Dense, Kind
 from gsb_tvm.schedules import vector as v
 from gsb_tvm.schedules.dense import Method, kernel, method
 from gsb_tvm.schedules.dense.bit_sums import LANES, BitSums, adding
+from gsb_tvm.schedules.dense.pairs_epilogue import OCTET
+from gsb_tvm.schedules.dense.slices_epilogue import numbers, planes
 from gsb_tvm.targets import Profile
 from tests.schedules import levels, test_dense
 from tests.schedules.cuts import WHOLE, Cut
@@ -22,6 +24,7 @@ CASES = [
     (Rows(1, 70, 1, 384), Kind.MASK, "mask", (1, 384), WHOLE),
     (Rows(2, 67, 6, 63), Kind.MASK, "sign", (2, 127), Cut(2, backwards=True)),  # 12 words
     (Rows(1, 7, 7, 31), Kind.MASKED, "plain", (1, 128), Cut(64)),  # 7 words
+    (Rows(1, 6, 9, 3), Kind.SIGN, "plain", (1, 128), WHOLE),  # numbers of few bits
     (Rows(2, 69, 1, 192), Kind.SIGN, "affine", (1, 256), Cut(3, backwards=True)),  # 6 words
     (Rows(1, 9, 1, 1600), Kind.MASK, "residual", (1, 128), Cut(2)),  # 50 words
     (Rows(1, 1, 1, 2080), Kind.MASKED, "mask", (1, 256), WHOLE),  # 65 words
@@ -48,7 +51,9 @@ def test_matches_the_oracle(case: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         ("cortex-a72", 198, 384, 384, "sign", Method.SLICES),
         ("cortex-a72", 198, 384, 1536, "mask", Method.SLICES),
         ("cortex-a72", 198, 1536, 384, "residual", Method.SLICES),
-        ("cortex-a72", 198, 384, 384, "plain", Method.PAIRS),  # sums become numbers
+        ("cortex-a72", 198, 384, 384, "plain", Method.SLICES),
+        ("cortex-a72", 198, 192, 384, "sign", Method.SLICES),
+        ("cortex-a72", 198, 192, 384, "plain", Method.PAIRS),  # sums become numbers
         ("cortex-a72", 64, 384, 384, "sign", Method.PAIRS),  # tables do not pay
         ("cortex-a72", 198, 384, 448, "sign", Method.PAIRS),
         ("cortex-a72", 198, 96, 384, "sign", Method.PAIRS),
@@ -94,3 +99,33 @@ def test_an_addition_takes_three_instructions() -> None:
     assert code.count("\tbit\t") <= 4
     assert code.count("\teor\t") <= 8 + 2
     assert "\tmov\tv" not in code
+
+
+@pytest.mark.parametrize("count", [8, 9, 10, 12, 16])
+def test_numbers_and_planes_are_inverse(count: int) -> None:
+    """128 numbers of so many bits become planes, and those the numbers again."""
+
+    def body(x: v.Buffer, y: v.Buffer, z: v.Buffer) -> None:
+        octets = [v.load(x, i, lanes=OCTET) for i in range(0, 128, OCTET)]
+        found = planes(octets, count)
+        for p, plane in enumerate(found):
+            v.store(z, plane, p, 0, lanes=LANES)
+        for i, octet in enumerate(numbers(found)):
+            v.store(y, octet, i * OCTET, lanes=OCTET)
+
+    profile = runnable(levels.ARM[0])
+    tensors = [(n, (128,), "uint16") for n in "xy"] + [("z", (count, LANES), "uint32")]
+    library = levels.compiled(v.prim_func(tensors, body), profile)
+    most = 2 ** (count - 1)
+    x = np.random.default_rng(1).integers(-most, most, 128).astype(np.int16)
+    x[:2] = -most, most - 1
+    zeros = np.zeros(128, np.uint16), np.zeros((count, LANES), np.uint32)
+    arrays = [tvm.runtime.tensor(a) for a in (x.view(np.uint16), *zeros)]
+    library["main"](*arrays)
+    np.testing.assert_array_equal(arrays[1].numpy().view(np.int16), x)
+    # Bit k of lane i is of the column that the order says.
+    i, k = np.divmod(np.arange(128), 32)
+    column = 64 * (i // 2) + 8 * (k % 8) + 4 * (i % 2) + k // 8
+    bits = np.unpackbits(arrays[2].numpy().view(np.uint8), axis=-1, bitorder="little")
+    expected = (x.view(np.uint16)[column] >> np.arange(count)[:, None]) & 1
+    np.testing.assert_array_equal(bits, expected)
