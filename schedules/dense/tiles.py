@@ -118,9 +118,8 @@ def method(spec: Dense, profile: Profile) -> Method:
         and spec.weight is not Kind.MASKED
         and spec.rows.features < 2**14 - WORD_BITS
     ):
-        if has_slices(spec, profile) and slice_instructions(spec) < pair_instructions(spec):
-            return Method.SLICES
-        return Method.PAIRS
+        fewer = can_slice(spec) and slice_instructions(spec) < pair_instructions(spec)
+        return Method.SLICES if fewer and has_tables(profile) else Method.PAIRS
     return tiles(profile).method
 
 
@@ -129,17 +128,20 @@ SLICE_STEP = 6  # words of its loop
 SLICE_CHUNK = 12  # words whose tables, 20 kB each, are used at a time
 
 
-def has_slices(spec: Dense, profile: Profile) -> bool:
-    """Whether a layer that PAIRS can do is one for SLICES.
+def can_slice(spec: Dense) -> bool:
+    """Whether SLICES can do a layer that PAIRS can: whole blocks of columns, words for a step."""
+    masked = spec.thresholds is not None and spec.thresholds.kind is Kind.MASKED
+    enough = spec.rows.packed_shape[1] >= SLICE_STEP
+    return enough and spec.computed_columns % SLICE_COLUMNS == 0 and not masked
+
+
+def has_tables(profile: Profile) -> bool:
+    """Whether a core is one for SLICES.
 
     Every number comes from tables of up to 270 kB, so from L2: a core must go on meanwhile, and
     half of that cache must hold them.
     """
-    masked = spec.thresholds is not None and spec.thresholds.kind is Kind.MASKED
-    enough = spec.rows.packed_shape[1] >= SLICE_STEP
-    whole = spec.computed_columns % SLICE_COLUMNS == 0
-    holds = profile.out_of_order and profile.l2_bytes >= 512 * 1024
-    return holds and whole and enough and not masked
+    return profile.out_of_order and profile.l2_bytes >= 512 * 1024
 
 
 def slice_instructions(spec: Dense) -> float:

@@ -32,6 +32,7 @@ from tests.schedules import test_attention_value as attention_value
 from tests.schedules import test_batch_matmul as batch_matmul
 from tests.schedules import test_binarize as binarize
 from tests.schedules import test_dense as dense
+from tests.schedules import test_slices as slices
 from tests.schedules import test_value_planes as value_planes
 from tests.schedules.cuts import PARTS, Cut
 from tests.schedules.levels import AMX, ARM, LEVELS, compiled, obstacle, profile_of, target_of
@@ -41,7 +42,7 @@ Draw = Callable[[Any, np.random.Generator, int], list[Array]]
 
 EDGES = (64, 24, 1, 31, 33, 63, 65, 32, 127, 128, 4096)
 WIDEST = 4096
-CASES = 12000  # 2,000 for each family: three minutes
+CASES = 12000  # 2,000 for each family: three minutes, under emulation half an hour
 DRAWS = 12  # sets of data for each kernel: compiling one takes longer than running it on these
 MOST_WORK = 2e7  # elementary steps of the oracle in one case, some ten milliseconds
 
@@ -51,13 +52,14 @@ class Family:
     """Where kernels and data come from.
 
     ``cases`` makes what the family's tests draw, ``spec`` takes the spec out of it, ``data`` makes
-    the n-th inputs, ``kernel`` the PrimFunc.
+    the n-th inputs, ``kernel`` the PrimFunc, ``has`` says which machines have it.
     """
 
     cases: Callable[[Profile], st.SearchStrategy[Any]]
     data: Draw
     spec: Callable[[Any], Any] = lambda case: case
     kernel: Callable[[Any, Profile], Any] = kernel
+    has: Callable[[Profile], bool] = lambda profile: True
 
 
 @dataclass
@@ -99,6 +101,12 @@ FAMILIES = {
         lambda profile: dense.cases().map(lambda case: dense.make_spec(profile, *case)),
         _dense,
         kernel=dense.written,
+    ),
+    "dense tables": Family(
+        lambda profile: slices.cases().map(lambda case: dense.make_spec(profile, *case)),
+        _dense,
+        kernel=slices.written,
+        has=lambda profile: profile.has_neon,
     ),
     "value_planes": Family(lambda profile: value_planes.SPECS, _value_planes),
     "attention_planes": Family(
@@ -234,8 +242,10 @@ def _tokens(spec: Any) -> int:
 
 def run_level(level: str, cases: int, number: int = 0) -> Iterator[tuple[str, Result]]:
     """Results of the level's families, which share the cases."""
-    names = ["dense"] if level == AMX else list(FAMILIES)
     profile = profile_of(target_of(level))
+    names = [name for name, family in FAMILIES.items() if family.has(profile)]
+    if level == AMX:
+        names = ["dense"]
     if reason := obstacle(profile):
         raise SystemExit(f"{level}: {reason}.")
     for name in names:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tvm
+from hypothesis import strategies as st
 from tvm.script.ir_builder import tirx as T
 
 from gsb_tvm.dialect.bits import Rows
@@ -14,10 +15,11 @@ from gsb_tvm.schedules.dense import Method, kernel, method
 from gsb_tvm.schedules.dense.bit_sums import LANES, BitSums, adding
 from gsb_tvm.schedules.dense.pairs_epilogue import OCTET
 from gsb_tvm.schedules.dense.slices_epilogue import numbers, planes
+from gsb_tvm.schedules.dense.tiles import can_slice
 from gsb_tvm.targets import Profile
 from tests.schedules import levels, test_dense
 from tests.schedules.cuts import WHOLE, Cut
-from tests.schedules.test_dense import check, make_spec, profile_of, runnable
+from tests.schedules.test_dense import EPILOGUES, check, make_spec, profile_of, runnable
 
 CASES = [
     (Rows(1, 66, 1, 384), Kind.SIGN, "sign", (1, 128), Cut(3)),
@@ -31,17 +33,34 @@ CASES = [
 ]
 
 
+@st.composite
+def cases(draw: Any) -> tuple[Rows, Kind, Kind, str, tuple[int, int]]:
+    """For the campaign: what tables can do, where its widths make enough words."""
+    rows = Rows(
+        draw(st.integers(1, 2)),
+        draw(st.integers(1, 70)),
+        draw(st.integers(1, 3)),
+        draw(st.sampled_from(test_dense.WIDTHS)),
+    )
+    activation = draw(st.sampled_from(Kind))
+    epilogue = draw(st.sampled_from([name for name in EPILOGUES if name != Kind.MASKED]))
+    columns = draw(st.sampled_from([(1, 128), (2, 63), (3, 128), (8, 31)]))
+    return rows, activation, Kind.SIGN, epilogue, columns
+
+
+def written(spec: Dense, profile: Profile) -> Any:
+    """The kernel by tables, unless rows are too short for any."""
+    return kernel(spec, profile, Method.SLICES if can_slice(spec) else None)
+
+
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_matches_the_oracle(case: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ragged tokens and words, sums of all equal and no equal bits, several images, parts."""
-
-    def by_tables(spec: Dense, profile: Profile) -> Any:
-        return kernel(spec, profile, Method.SLICES)
-
-    monkeypatch.setattr(test_dense, "written", by_tables)
+    monkeypatch.setattr(test_dense, "written", written)
     profile = runnable(levels.ARM[0])
     rows, activation, epilogue, columns, cut = case
     spec = make_spec(profile, rows, activation, Kind.SIGN, epilogue, columns)
+    assert can_slice(spec)
     check(spec, profile, cut, np.random.default_rng(5), 5)
 
 
