@@ -118,29 +118,34 @@ def _by_feature(weight: Buffer, block: Expr, word: Expr, order: Order) -> list[E
     of them wait.
     """
     rows: list[Expr] = [None] * WORD_BITS  # by bit of a lane
-    groups = range(WORD_BITS // LANES)
-    for group in groups:
+    for group in range(WORD_BITS // LANES):
         quads = []
         for lane in range(LANES):
-            column = WORD_BITS * lane + LANES * group
-            if order is Order.NUMBERS:
-                column = 64 * (lane // 2) + 8 * group + LANES * (lane % 2)
-            sub, at = divmod(column, WORD_BITS)
-            quads.append(kept(load(weight, block * SUB_BLOCKS + sub, word, at, lanes=LANES)))
+            sub, column = divmod(_first_column(order, lane, group), WORD_BITS)
+            quads.append(kept(load(weight, block * SUB_BLOCKS + sub, word, column, lanes=LANES)))
         here = slice(LANES * group, LANES * group + LANES)
-        rounds: tuple[int, ...] = (2, 1)
         if order is Order.NUMBERS:
-            here, rounds = slice(group, None, 8), (16, 8)
+            here = slice(group, None, 8)
         rows[here] = turned(quads)
-        for distance in rounds:
-            exchange(rows, range(WORD_BITS)[here], distance)
+        _rounds(rows, here, (2, 1) if order is Order.WORDS else (16, 8))
     for i in range(LANES):
-        here, rounds = slice(i, None, LANES), (16, 8, 4)
-        if order is Order.NUMBERS:
-            here, rounds = slice(8 * i, 8 * i + 8), (4, 2, 1)
-        for distance in rounds:
-            exchange(rows, range(WORD_BITS)[here], distance)
+        if order is Order.WORDS:
+            _rounds(rows, slice(i, None, LANES), (16, 8, 4))
+        else:
+            _rounds(rows, slice(8 * i, 8 * i + 8), (4, 2, 1))
     return rows
+
+
+def _rounds(rows: list[Expr], here: slice, distances: Sequence[int]) -> None:
+    for distance in distances:
+        exchange(rows, range(WORD_BITS)[here], distance)
+
+
+def _first_column(order: Order, lane: int, group: int) -> int:
+    """First of the four columns that a lane of a group's vectors is of."""
+    if order is Order.WORDS:
+        return WORD_BITS * lane + LANES * group
+    return 64 * (lane // 2) + 8 * group + LANES * (lane % 2)
 
 
 def _either(plane: Expr) -> tuple[Expr, Expr]:
@@ -167,9 +172,8 @@ def _build_sums(trail: Trail, groups: list[list[Expr]]) -> None:
 def _build_group(trails: Sequence[Trail], features: list[Expr]) -> None:
     """Entries of a group: its first three features, the next three, and one more, added.
 
-    Each trail is for a case of the last of seven features.
-
-    Of the three lowest bits only the carry is needed, which parities of patterns decide.
+    Of the three lowest bits only the carry is needed, which parities of patterns decide. Each trail
+    is for a case of the last of seven features.
     """
     low, high = _numbers(features[:3]), _numbers(features[3:6])
     last = [_either(plane) for plane in features[6:]]

@@ -3,7 +3,7 @@
 Counting takes three instructions for 128 bits, whatever is done. Here a lane is a column: a vector
 holds one bit of numbers of 128 columns, and seven features of a token are one look-up in a table
 of all their patterns ("Four Russians"). Its numbers of 0 to 7 are added as planes of bits, which
-takes three instructions for each plane that goes away: 63 a word of 32 features, where counting
+takes three instructions for each plane that goes away: 62 a word of 32 features, where counting
 takes 104. Tables are made when a block of columns begins; all tokens of a part pay for them.
 
 Tables of twelve words are used at a time, so that they stay in L2; meanwhile sums of all tokens
