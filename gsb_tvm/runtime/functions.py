@@ -35,7 +35,7 @@ class Kernel:
         offsets = []
         for buffer in buffers:
             offsets.append((buffer, scratch + self.shared_bytes))
-            self.shared_bytes += aligned(_allocated(buffer))
+            self.shared_bytes += aligned(allocated_bytes(buffer))
         for i, loop in enumerate(phases):
             root = s_tir.SBlock([], [], [], "root", loop.body.body)
             body = s_tir.SBlockRealize([], True, root)
@@ -71,7 +71,8 @@ def pointer_type(dtype: str) -> PointerType:
     return PointerType(PrimType(dtype))
 
 
-def _allocated(buffer: Any) -> int:
+def allocated_bytes(buffer: Any) -> int:
+    """Size of a buffer that a kernel allocates."""
     shape = tuple(int(extent) for extent in buffer.ty.shape)
     return Buffer("arena", 0, shape, str(buffer.ty.dtype)).size_bytes
 

@@ -7,6 +7,7 @@ import pytest
 import tvm
 
 from gsb_tvm.runtime import emulate, toolchains
+from gsb_tvm.runtime.codegen import lowering
 from gsb_tvm.targets import Profile, missing_here, resolve
 from tests import amx
 from tests.schedules.emulated import Emulated
@@ -55,7 +56,8 @@ def is_emulated(profile: Profile) -> bool:
 def compiled(func: Any, profile: Profile) -> Any:
     """Library of one function, ``main``, which runs here or under qemu."""
     module = tvm.IRModule({"main": func.with_attr("global_symbol", "main")})
-    library = tvm.compile(module, target=profile.tvm_target())
+    with lowering():
+        library = tvm.compile(module, target=profile.tvm_target())
     return Emulated(library, profile) if is_emulated(profile) else library
 
 
