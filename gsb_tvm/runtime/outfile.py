@@ -3,6 +3,7 @@
 import errno
 import mmap
 import os
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -37,16 +38,11 @@ def check_writable(path: Path) -> None:
     Raises
     ------
     OutputError
-        The folder is missing or read-only, or ``path`` is a folder.
+        The folder is missing or read-only, or something stands there that is no file.
     """
-    try:
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", dir=path.parent)
-        os.close(handle)
-        os.unlink(name)
-    except OSError as err:
-        raise output_error(path, err) from err
+    with _naming(path):
+        _check_replaceable(path)
+        _try_folder(path)
 
 
 @dataclass(frozen=True)
@@ -138,14 +134,46 @@ def write_folder(path: Path, files: Mapping[str, bytes], marker: str) -> None:
 
 def _stage(output: Output, staged: list[Path]) -> None:
     """Write ``output`` under a temporary name, which is put into ``staged`` at once."""
-    if output.path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    handle, name = tempfile.mkstemp(prefix=f".{output.path.name[:40]}.", dir=output.path.parent)
+    _check_replaceable(output.path)
+    handle, name = _temporary(output.path)
     staged.append(Path(name))
+    _write(handle, output.data, output.mode)
+
+
+def _check_replaceable(path: Path) -> None:
+    """Raise unless a file or nothing stands at ``path``.
+
+    A rename would put a file in the place of whatever else does, for root even of /dev/null. A link
+    is refused too: /dev/stdout is one.
+    """
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(mode):
+        raise FileExistsError(errno.EEXIST, "there is a link, a device or a pipe")
+
+
+def _try_folder(path: Path) -> None:
+    """Raise unless a file can be made beside ``path``."""
+    handle, name = _temporary(path)
+    os.close(handle)
+    os.unlink(name)
+
+
+def _temporary(path: Path) -> tuple[int, str]:
+    """Open a new file beside ``path``."""
+    return tempfile.mkstemp(prefix=f".{path.name[:40]}.", dir=path.parent)
+
+
+def _write(handle: int, data: bytes | mmap.mmap, mode: int) -> None:
+    """Write an open file, flush it to the disk and close it; ``mode`` is reduced by the umask."""
     with os.fdopen(handle, "wb") as file:
-        file.write(output.data)
+        file.write(data)
         file.flush()
-        os.fchmod(file.fileno(), output.mode & ~_umask())
+        os.fchmod(file.fileno(), mode & ~_umask())
         os.fsync(file.fileno())
 
 

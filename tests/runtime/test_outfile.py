@@ -28,6 +28,9 @@ def test_writes_and_replaces(tmp_path: Path) -> None:
         ("none/a.so", "the folder does not exist"),
         ("file/a.so", "a part of the path is a file, not a folder"),
         ("folder", "it is a folder"),
+        ("pipe", "there is a link, a device or a pipe"),
+        ("link", "there is a link, a device or a pipe"),
+        ("dangling", "there is a link, a device or a pipe"),
         ("/proc/a.so", "cannot be written"),
         ("x" * 300, "cannot be written"),
     ],
@@ -35,6 +38,9 @@ def test_writes_and_replaces(tmp_path: Path) -> None:
 def test_names_what_is_in_the_way(tmp_path: Path, call, place: str, reason: str) -> None:
     (tmp_path / "file").write_bytes(b"")
     (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("file")
+    (tmp_path / "dangling").symlink_to("nowhere")
     before = sorted(os.listdir(tmp_path))
     with pytest.raises(OutputError, match=reason):
         call(tmp_path / place)
