@@ -91,7 +91,8 @@ def check_folder(path: Path, marker: str) -> None:
         The folder above is missing or read-only, or something stands there that is neither an empty
         folder nor one that holds ``marker``, which says that it was written here.
     """
-    check_writable(path.parent / f"{path.name}.folder")
+    with _naming(path):
+        _try_folder(path)
     if path.is_dir() and not path.is_symlink():
         if (path / marker).is_file() or not any(path.iterdir()):
             return
@@ -121,7 +122,7 @@ def write_folder(path: Path, files: Mapping[str, bytes], marker: str) -> None:
         new.mkdir()
         for name, data in files.items():
             (new / name).parent.mkdir(parents=True, exist_ok=True)
-            write_file(new / name, data)
+            _write(os.open(new / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL), data, 0o644)
         if path.exists():
             os.replace(path, old)
         try:

@@ -77,7 +77,7 @@ def test_an_old_folder_gives_way_and_others_do_not(library: CLibrary, tmp_path: 
         library.write(home)
     with pytest.raises(OutputError, match=r"thesis.tex: there is a file\."):
         library.write(home / "thesis.tex")
-    with pytest.raises(OutputError, match="the folder does not exist"):
+    with pytest.raises(OutputError, match="no/out: cannot be written: the folder does not exist"):
         library.write(tmp_path / "no" / "out")
     assert written(tmp_path) == ["home/thesis.tex", *(f"out/{name}" for name in EXPECTED)]
 
@@ -91,7 +91,7 @@ def test_a_full_disk_leaves_the_old_folder(library: CLibrary, tmp_path: Path, mo
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OutputError, match="no space is left"):
+    with pytest.raises(OutputError, match="out: cannot be written: no space is left"):
         library.write(out)
     assert {name: (out / name).read_bytes() for name in written(out)} == before
     assert written(tmp_path) == [f"out/{name}" for name in EXPECTED]
