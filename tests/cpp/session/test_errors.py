@@ -30,6 +30,7 @@ from tests.cpp.session.conftest import (
 
 Sanitized = Callable[[str, str], Path]
 
+_WAY_OUT = "Give the .so that gsb-tvm compile wrote."
 _FUNCTION = """
 int gsb_part(const float* x, float* y, void* memory, const float* weights, int64_t* ticks,
              int32_t part, int32_t parts, int32_t timed) { return *y = *x, 0; }
@@ -62,9 +63,9 @@ def test_what_is_no_artefact(program: Path, tmp_path: Path) -> None:
         ("file", f"{paths[0]}: cannot be read (No such file or directory)."),
         ("file", f"{tmp_path}: not a file."),
         ("file", f"{fifo}: not a file."),
-        ("file", f"{text}: not a shared library (no ELF header)."),
-        ("file", f"{empty}: not a shared library (no ELF header)."),
-        ("file", "/proc/self/exe: not made by gsb_tvm (no section .gsb_tvm)."),
+        ("file", f"{text}: not a shared library (no ELF header). {_WAY_OUT}"),
+        ("file", f"{empty}: not a shared library (no ELF header). {_WAY_OUT}"),
+        ("file", f"/proc/self/exe: not made by gsb_tvm (no section .gsb_tvm). {_WAY_OUT}"),
     ]
 
 

@@ -20,16 +20,19 @@ struct Section {
   std::uint16_t machine;  // of the whole file: e_machine
 };
 
+inline constexpr const char* way_out = "Give the .so that gsb-tvm compile wrote.";
+
 inline Elf64_Ehdr read_elf_header(const File& file) {
   Elf64_Ehdr header;
   const std::uint64_t size = file.size();
   if (size >= SELFMAG) file.read(&header, SELFMAG, 0);
   if (size < SELFMAG || std::memcmp(header.e_ident, ELFMAG, SELFMAG) != 0)
-    file.fail(ErrorCode::file, "not a shared library (no ELF header).");
+    file.fail(ErrorCode::file, std::string("not a shared library (no ELF header). ") + way_out);
   if (size >= sizeof header) file.read(&header, sizeof header, 0);
   if (size < sizeof header || header.e_ident[EI_CLASS] != ELFCLASS64 ||
       header.e_ident[EI_DATA] != ELFDATA2LSB)
-    file.fail(ErrorCode::damaged, "cut off, or not a 64-bit little-endian library.");
+    file.fail(ErrorCode::damaged,
+              std::string("cut off, or not a 64-bit little-endian library. ") + way_out);
   return header;
 }
 
@@ -65,7 +68,7 @@ inline Section find_section(const File& file, const std::string& name) {
     if (std::memcmp(found.data(), name.c_str(), found.size()) == 0)
       return {entry.sh_offset, entry.sh_size, header.e_machine};
   }
-  file.fail(ErrorCode::file, "not made by gsb_tvm (no section " + name + ").");
+  file.fail(ErrorCode::file, "not made by gsb_tvm (no section " + name + "). " + way_out);
 }
 
 }  // namespace gsb_tvm::detail
