@@ -40,7 +40,10 @@ def _array(path: Path) -> Any:
     except OSError as err:
         raise UsageError(f"{path}: cannot be read ({err.strerror or err}).") from err
     except (ValueError, EOFError) as err:
-        raise UsageError(f"{path}: not a .npy file with numbers ({err}).") from err
+        # NumPy takes anything else for pickled objects, and advises to load them.
+        raise UsageError(
+            f"{path}: not a whole .npy file of numbers. Write it with numpy.save."
+        ) from err
     if not isinstance(array, np.ndarray):
         raise UsageError(f"{path}: an archive of several arrays, expected a single .npy array.")
     return array

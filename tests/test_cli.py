@@ -59,6 +59,10 @@ def test_compiles_verifies_runs_inspects(gsb, tmp_path):
     bias = np.linspace(-1, 1, tiny.COLUMNS, dtype=np.float32)
     expected = np.sign(x) @ tiny.binary_weight() + bias
     np.testing.assert_allclose(np.load(tmp_path / "y.npz")["y"], expected, rtol=1e-6, atol=1e-6)
+    (tmp_path / "x.txt").write_text("0.5 0.5\n")
+    done = gsb(tmp_path, "run", "out.so", "--input", "x.txt")
+    said = "error: x.txt: not a whole .npy file of numbers. Write it with numpy.save.\n"
+    assert (done.code, done.err) == (2, said)
     done = gsb(tmp_path, "inspect", "out.so", "--json")
     assert json.loads(done.out)["programs"][0]["layers"][0]["form"] == "packed"
     assert gsb(tmp_path, "inspect", "out.so").out.startswith("operator")
