@@ -1,18 +1,20 @@
 """Compiler for binary vision transformers: ONNX in, exact packed bit operations out.
 
 ``build`` compiles a model, ``load`` opens a compiled one; both return a ``Module`` that is called
-like a function. Importing the package loads nothing heavy.
+like a function. What a user can cause or cure is a ``GsbError``. Importing the package loads
+nothing heavy.
 """
 
 from typing import TYPE_CHECKING, Any
 
+from gsb_tvm.dialect.errors import GsbError
 from gsb_tvm.dialect.versions import PACKAGE as __version__
 
 if TYPE_CHECKING:
     from gsb_tvm.api import build
     from gsb_tvm.runtime.session import Module, load
 
-__all__ = ["Module", "__version__", "build", "load"]
+__all__ = ["GsbError", "Module", "__version__", "build", "load"]
 
 _SESSION = "gsb_tvm.runtime.session"  # light: a program that only runs models imports no TVM
 _HOMES = {"build": "gsb_tvm.api", "load": _SESSION, "Module": _SESSION}

@@ -43,6 +43,11 @@ def test_importing_the_package_is_light():
     assert set(gsb_tvm.__all__) <= set(dir(gsb_tvm))
 
 
+def test_a_mistake_is_an_error_of_the_package(tmp_path):
+    with pytest.raises(gsb_tvm.GsbError, match=r"none\.so: cannot be read"):
+        gsb_tvm.load(tmp_path / "none.so")
+
+
 def test_an_unknown_attribute_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'buidl'"):
         _ = gsb_tvm.buidl
