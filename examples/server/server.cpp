@@ -111,6 +111,9 @@ void run(const std::string& path, int port, int workers) {
   const gsb_tvm::Session session(path);
   if (session.inputs().size() != 1 || session.outputs().size() != 1)
     throw std::runtime_error(path + ": has several inputs or outputs, expected one of each.");
+  // What does not fit a call of one image of floats is an error here, not in a worker.
+  std::vector<float> input(session.inputs()[0].count), output(session.outputs()[0].count);
+  session.run({input}, {output});
   const Socket listening(listen_on(port));
   std::vector<std::thread> threads;
   for (int i = 0; i < workers; ++i)

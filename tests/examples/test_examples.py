@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 
 import gsb_tvm
+from gsb_tvm.driver import Options, compile_model
 from gsb_tvm.models.demo import model_path
 from gsb_tvm.runtime import emulate
 from gsb_tvm.targets import resolve
+from tests import tiny_models as tiny
 from tests.examples.conftest import (
     EXAMPLES,
     build,
@@ -123,6 +125,17 @@ def test_the_server(model: Path, tmp_path: Path) -> None:
     assert len(answers) == len(images)
     for i, image in enumerate(images):
         np.testing.assert_array_equal(answers[i], module(image)[0])
+
+
+def test_the_server_refuses_a_model_that_no_worker_could_run(tmp_path: Path) -> None:
+    folder = build(EXAMPLES / "server", tmp_path / "build", session_package())
+    made = tiny.binary_linear(
+        shape=("n", tiny.TOKENS, tiny.FEATURES), out_shape=("n", tiny.TOKENS, tiny.COLUMNS)
+    )
+    options = Options(tmp_path / "pairs.so", batch=(2, 4), verify=False)
+    compile_model(made, resolve("native"), options)
+    said = done(folder / "server", tmp_path / "pairs.so", 0, expected=1)
+    assert said.startswith("error: a batch of 1 cannot be cut into batches of 2, 4")
 
 
 def test_a_superbuild_for_the_raspberry_pi(picture: Path, tmp_path: Path, monkeypatch) -> None:
