@@ -189,7 +189,7 @@ def test_compiles_for_arm():
     profile = resolve("llvm -mcpu=cortex-a72 -mtriple=aarch64-linux-gnu")
     kinds = (Kind.MASKED, Kind.SIGN)
     spec = AttentionPlanes(Rows(1, 50, 2, 64), *kinds, 1, True, 64, True, True, (0.7, 0.9))
-    module = tvm.compile(tvm.IRModule({"main": kernel(spec, profile)}), target=profile.tvm_target())
+    module = compiled(kernel(spec, profile), profile)
     assembly = module.mod.inspect_source("asm")
     assert "\tcnt\t" in assembly
 

@@ -1,5 +1,6 @@
 """Attention times values against its NumPy meaning, on every x86 level and on Arm."""
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -49,10 +50,12 @@ COMPARES = [
     Compare(Kind.MASK, 0.5, True),
     Compare(Kind.MASKED),
 ]
+SUPERPOSED = AttentionValue(Rows(2, 37, 2, 24), Kind.MASKED, 3, 3, True, Compare(Kind.MASKED))
+LONG = AttentionValue(Rows(1, 1030, 1, 40), Kind.SIGN, 2, 2, False, None)
 
 
 @cache
-def compiled(spec: AttentionValue, target: str, cut: Cut = WHOLE) -> Any:
+def compiled(spec: AttentionValue, target: str, cut: Cut) -> Any:
     profile = resolve(target)
     return levels.compiled(cut(kernel(spec, profile)), profile)
 
@@ -119,22 +122,25 @@ def check(spec: AttentionValue, target: str, number: int, cut: Cut = WHOLE) -> N
 @pytest.mark.parametrize("value_kind", [Kind.SIGN, Kind.MASKED])
 def test_superposed_on_both_sides(level: str, value_kind: Kind) -> None:
     runnable(LEVELS[level])
-    spec = AttentionValue(Rows(2, 37, 2, 24), value_kind, 3, 3, True, Compare(Kind.MASKED))
-    check(spec, LEVELS[level], number=1)
+    check(replace(SUPERPOSED, value_kind=value_kind), LEVELS[level], number=1)
 
 
+BACKWARDS = Cut(3, backwards=True)
 DECIDED = [
-    AttentionValue(Rows(1, 70, 2, 64), Kind.MASKED, 3, 3, True, Compare(Kind.MASKED)),
-    AttentionValue(Rows(2, 33, 1, 32), Kind.SIGN, 1, 3, True, Compare(Kind.MASK, 0.25, False)),
-    AttentionValue(Rows(1, 47, 3, 96), Kind.MASKED, 2, 1, True, Compare(Kind.SIGN)),
-    AttentionValue(Rows(1, 253, 1, 32), Kind.SIGN, 1, 1, True, Compare(Kind.MASKED)),
-    AttentionValue(Rows(1, 64, 1, 32), Kind.SIGN, 3, 2, False, Compare(Kind.MASKED)),
-    AttentionValue(Rows(1, 5, 1, 64), Kind.SIGN, 2, 2, True, Compare(Kind.MASK, 0.5)),
+    (AttentionValue(Rows(1, 70, 2, 64), Kind.MASKED, 3, 3, True, Compare(Kind.MASKED)), WHOLE),
+    (
+        AttentionValue(Rows(2, 33, 1, 32), Kind.SIGN, 1, 3, True, Compare(Kind.MASK, 0.25, False)),
+        BACKWARDS,
+    ),
+    (AttentionValue(Rows(1, 47, 3, 96), Kind.MASKED, 2, 1, True, Compare(Kind.SIGN)), WHOLE),
+    (AttentionValue(Rows(1, 253, 1, 32), Kind.SIGN, 1, 1, True, Compare(Kind.MASKED)), BACKWARDS),
+    (AttentionValue(Rows(1, 64, 1, 32), Kind.SIGN, 3, 2, False, Compare(Kind.MASKED)), WHOLE),
+    (AttentionValue(Rows(1, 5, 1, 64), Kind.SIGN, 2, 2, True, Compare(Kind.MASK, 0.5)), BACKWARDS),
 ]
 
 
-@pytest.mark.parametrize("spec", DECIDED, ids=str)
-def test_integers_decide(spec: AttentionValue) -> None:
+@pytest.mark.parametrize(("spec", "cut"), DECIDED, ids=str)
+def test_integers_decide(spec: AttentionValue, cut: Cut) -> None:
     """Positive weights, few bits in masks; shifts that meet products, and of any size."""
     runnable(ARM)
     rng = np.random.default_rng(4)
@@ -147,16 +153,14 @@ def test_integers_decide(spec: AttentionValue) -> None:
             some = rng.random(shift.shape) < 0.3
             inputs.append(np.where(some, rng.choice(sizes, shift.shape), shift * 4))
         expected = real(oracle.compute(spec, inputs), spec)
-        for cut in (WHOLE, Cut(3, backwards=True)):
-            for got, want in zip(run(spec, ARM, inputs, cut), expected, strict=True):
-                np.testing.assert_array_equal(got, want)
+        for got, want in zip(run(spec, ARM, inputs, cut), expected, strict=True):
+            np.testing.assert_array_equal(got, want)
 
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_more_tokens_than_one_byte_counter_holds(level: str) -> None:
     runnable(LEVELS[level])
-    spec = AttentionValue(Rows(1, 1030, 1, 40), Kind.SIGN, 2, 2, False, None)
-    check(spec, LEVELS[level], number=2)
+    check(LONG, LEVELS[level], number=2)
 
 
 @st.composite
@@ -211,10 +215,9 @@ def test_one_plane_on_each_side_rounds_once() -> None:
     np.testing.assert_array_equal(run(spec, target, inputs)[0], oracle.compute(spec, inputs)[0])
 
 
-@pytest.mark.parametrize("compare", [None, Compare(Kind.MASKED)])
-def test_compiles_to_byte_counts_on_arm(compare: Compare | None) -> None:
-    spec = AttentionValue(Rows(1, 37, 2, 24), Kind.MASKED, 2, 2, True, compare)
-    assert "cnt\tv" in compiled(spec, ARM).mod.inspect_source("s")
+@pytest.mark.parametrize("spec", [LONG, SUPERPOSED], ids=["floats", "bits"])
+def test_compiles_to_byte_counts_on_arm(spec: AttentionValue) -> None:
+    assert "cnt\tv" in compiled(spec, ARM, WHOLE).mod.inspect_source("s")
 
 
 def test_squares_of_bits_are_transposed() -> None:
@@ -254,7 +257,6 @@ def test_few_tokens_become_machine_code(tokens, tmp_path):
     """LLVM does not end where it knows which lanes of a count of bits are kept."""
     spec = AttentionValue(Rows(1, tokens, 1, 64), Kind.MASKED, 3, 3, True, Compare(Kind.MASKED))
     profile = resolve("llvm -mcpu=znver5")
-    module = tvm.IRModule({"main": kernel(spec, profile)})
     path = tmp_path / "kernel.o"
-    tvm.compile(module, target=profile.tvm_target()).mod.write_to_file(str(path), "o")
+    levels.compiled(kernel(spec, profile), profile).mod.write_to_file(str(path), "o")
     assert path.stat().st_size

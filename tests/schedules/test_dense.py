@@ -11,7 +11,6 @@ import pytest
 import tvm
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
-from tvm.ir import IRModule
 
 from gsb_tvm.dialect import oracle
 from gsb_tvm.dialect.bits import (
@@ -281,7 +280,7 @@ def test_compiles_for_arm(activation: Kind, epilogue: str) -> None:
     profile = profile_of("cortex-a72")
     rows = Rows(1, 13, 2, 70)
     spec = make_spec(profile, rows, activation, Kind.SIGN, epilogue, (1, 70))
-    tvm.compile(IRModule({"main": kernel(spec, profile)}), target=profile.tvm_target())
+    levels.compiled(kernel(spec, profile), profile)
 
 
 def test_the_next_block_is_asked_for_once() -> None:
@@ -312,7 +311,7 @@ def test_sums_stay_in_registers(cpu: str, features: int) -> None:
     """The loop over words on Neon counts and loads; nothing of it goes to the stack."""
     profile = resolve(f"llvm -mtriple=aarch64-linux-gnu -mcpu={cpu}")
     spec = make_spec(profile, Rows(1, 198, 1, features), Kind.SIGN, Kind.SIGN, "sign", (1, 64))
-    library = tvm.compile(IRModule({"main": kernel(spec, profile)}), target=profile.tvm_target())
+    library = levels.compiled(kernel(spec, profile), profile)
     blocks = re.split(r"\n(?=\.LBB)", library.mod.inspect_source("s"))
     names = [re.findall(r"^\t([a-z]\S*)", block, re.MULTILINE) for block in blocks]
     loop = next(found for found in names if found.count("cnt") == 6 * 32)

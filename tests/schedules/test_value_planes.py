@@ -110,7 +110,7 @@ def test_equals_oracle(level, spec, cut, seed):
 def test_compiles_for_arm():
     profile = resolve("llvm -mcpu=cortex-a72 -mtriple=aarch64-linux-gnu")
     spec = ValuePlanes(Rows(1, 33, 5, 24), Kind.MASKED, True, (0.7, 0.9))
-    module = tvm.compile(tvm.IRModule({"main": kernel(spec, profile)}), target=profile.tvm_target())
+    module = compiled(kernel(spec, profile), profile)
     assert "fcmgt" in module.mod.inspect_source("asm")
 
 
