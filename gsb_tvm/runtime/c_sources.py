@@ -137,16 +137,24 @@ def _described(name: str, kind: str, group: Sequence[Argument]) -> str:
 
 
 def _example(name: str, inputs: Sequence[Argument], outputs: Sequence[Argument]) -> dict[str, str]:
-    """Arrays of a program, and the printing of its outputs."""
-    storage = [f"static {a.c_type} {a.name}[{_count(name, a)}];\n" for a in (*inputs, *outputs)]
+    """Tensors of a program, and the printing of its outputs."""
+    members = [f"  {a.c_type} {a.name}[{_count(name, a)}];\n" for a in (*inputs, *outputs)]
+    # Members, whose names are nothing to the variables and functions of a program.
+    storage = f"static struct {{\n{''.join(members)}}} tensors;\n"
     prints = []
     for a in outputs:
         form, cast = _PRINTF.get(a.c_type, ("%lld", "long long"))
         prints.append(
             f"  for (size_t i = 0; i < {_count(name, a)}; ++i)\n"
-            f'    printf("{form}\\n", ({cast}){a.name}[i]);\n'
+            f'    printf("{form}\\n", ({cast})tensors.{a.name}[i]);\n'
         )
-    return {"storage": "".join(storage), "print": "".join(prints)}
+    stored = [[f"tensors.{a.name}" for a in group] for group in (inputs, outputs)]
+    return {
+        "storage": storage,
+        "stored_inputs": ", ".join(stored[0]),
+        "stored_outputs": ", ".join(stored[1]),
+        "print": "".join(prints),
+    }
 
 
 def _count(name: str, argument: Argument) -> str:

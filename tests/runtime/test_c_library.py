@@ -10,6 +10,8 @@ from gsb_tvm.dialect.errors import OutputError, ToolchainError, UsageError
 from gsb_tvm.runtime import compiling
 from gsb_tvm.runtime.build import Code, generate
 from gsb_tvm.runtime.c_library import MARKER, CLibrary, c_library, sources
+from gsb_tvm.runtime.c_sources import fill, values
+from gsb_tvm.runtime.cpp_folder import CPP
 from gsb_tvm.runtime.metadata import Memory, Metadata
 from gsb_tvm.runtime.toolchains import Toolchain, find
 from gsb_tvm.targets import resolve
@@ -162,6 +164,33 @@ def test_names_from_a_model_stay_in_strings_and_comments(popcount: Case, native)
     texts = sources(evil, "small")
     assert "#error" not in texts["small.h"]
     assert '"*/ #error \\042\\134n\\012"' in texts["small_run.c"]
+
+
+# Words of C23 and C++20, and what our sources and the C library call theirs.
+AWKWARD = """
+    argc argv c call check concept context fail first given i in index inputs out outputs printf
+    read_file requires run_on_threads status std threads typeof
+""".split()
+
+
+def test_any_name_of_a_tensor_compiles(popcount: Case, native, tmp_path: Path) -> None:
+    gcc, gxx = (shutil.which(name) or pytest.skip(f"no {name}") for name in ("gcc", "g++"))
+    first = popcount.metadata(native).program.inputs[0]
+    tensors = tuple(msgspec.structs.replace(first, name=name) for name in AWKWARD)
+    for kind in ("inputs", "outputs"):
+        metadata = popcount.claiming(native, **{kind: tensors})
+        filled = values(metadata, "small")
+        for file, text in sources(metadata, "small").items():
+            (tmp_path / file).write_text(text)
+        for template in ("emulate.c", "model.hpp"):
+            (tmp_path / template).write_text(fill(template, filled))
+        (tmp_path / "main.c").write_text(fill("example/main.c", filled))
+        options = ["-fsyntax-only", "-Wall", "-Wextra", "-Werror", f"-I{CPP}/include"]
+        compiled = [tmp_path / name for name in ("small_run.c", "small_context.c")]
+        compiled += [tmp_path / name for name in ("emulate.c", "main.c")]
+        subprocess.run([gcc, "-std=gnu11", *options, *compiled], check=True)
+        header = [f"-I{tmp_path}", "-x", "c++", tmp_path / "model.hpp"]
+        subprocess.run([gxx, "-std=c++20", *options, *header], check=True)
 
 
 def test_a_call_that_needs_too_much_memory(popcount: Case, native) -> None:
