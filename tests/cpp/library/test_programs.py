@@ -3,6 +3,7 @@
 import ctypes
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -68,12 +69,24 @@ def test_it_needs_only_the_c_library(demo: Path) -> None:
     words = [line.split() for line in output(nm, demo / "lib/libdemo.a").splitlines()]
     defined = {line[-1] for line in words if len(line) == 3}
     open_ = {line[-1] for line in words if len(line) == 2 and line[0] == "U"} - defined
-    known = [ctypes.CDLL("libc.so.6"), ctypes.CDLL("libm.so.6"), ctypes.CDLL("libpthread.so.0")]
+    known = [ctypes.CDLL(name) for name in ("libc.so.6", "libm.so.6", "libpthread.so.0")]
+    known.append(ctypes.CDLL(None))  # the dynamic loader, which finds what belongs to a thread
     # The linker makes the table of addresses itself.
     strange = {n for n in open_ if not any(hasattr(k, n) for k in known)}
     assert strange <= {"_GLOBAL_OFFSET_TABLE_"}
     exported = {line[-1] for line in words if len(line) == 3 and line[1] in "TDRB"}
     assert {name for name in exported if not name.startswith("demo_")} == set()
+
+
+def test_many_shared_libraries_that_hold_one(demo: Path, tmp_path: Path) -> None:
+    """A process has little room for what libraries keep of each thread in a fixed place."""
+    gcc = compiler("native").compiler
+    all_of_it = [f"{demo}/lib/libdemo.a", "-Wl,--no-whole-archive", *THREADS]
+    command = [*gcc, "-shared", "-Wl,-z,defs", "-Wl,-z,text", "-Wl,--whole-archive", *all_of_it]
+    first = built(command, tmp_path / "0.so")
+    copies = [shutil.copy(first, tmp_path / f"{i}.so") for i in range(1, 20)]
+    load = "import ctypes, sys; [ctypes.CDLL(path).demo_last_error for path in sys.argv[1:]]"
+    output(sys.executable, "-c", load, first, *copies)
 
 
 def sanitized(demo: Path, program: str, sanitizer: str, folder: Path) -> Path:
