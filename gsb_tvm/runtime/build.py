@@ -17,6 +17,7 @@ from gsb_tvm.runtime.elf import Blob, data_object
 from gsb_tvm.runtime.link import link_shared
 from gsb_tvm.runtime.outfile import check_writable, scratch_folder, write_file
 from gsb_tvm.runtime.program import Program, program
+from gsb_tvm.runtime.weak_functions import with_local_weak_functions
 from gsb_tvm.targets.profile import Profile
 
 # Room that is tried out for temporary files; kernels of a DeiT-Small take about 1 MB.
@@ -228,7 +229,7 @@ def _object(module: Any) -> bytes:
     with scratch_folder(_SCRATCH_BYTES) as folder:
         path = folder / "kernels.o"
         module.write_to_file(str(path), "o")
-        return path.read_bytes()
+        return with_local_weak_functions(path.read_bytes())
 
 
 def link(codes: Sequence[Code], profile: Profile, out_path: Path, metadata: meta.Metadata) -> bytes:
