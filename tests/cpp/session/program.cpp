@@ -1,4 +1,8 @@
 // A program around gsb_tvm::Session; the first argument says what it does.
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -105,6 +109,37 @@ void threads(const Words& words) {
   for (std::thread& thread : started) thread.join();
 }
 
+// forks MODEL CHILDREN: processes forked while other threads call; each makes a call of its own.
+// The model takes three floats and gives a float and an int32.
+void forks(const Words& words) {
+  const gsb_tvm::Session session(words[0]);
+  const auto call = [&] {
+    const float x[3] = {};
+    float sum[1];
+    std::int32_t batch[1];
+    session.run({x}, {sum, batch});
+  };
+  std::atomic<bool> ends{false};
+  std::vector<std::thread> callers;
+  for (int i = 0; i < 3; ++i)
+    callers.emplace_back([&] {
+      while (!ends) call();
+    });
+  int stopped = 0;
+  for (int left = std::stoi(words[1]); left > 0 && !stopped; --left) {
+    const pid_t child = fork();
+    if (child == 0) {
+      alarm(20);
+      call();
+      _exit(0);
+    }
+    waitpid(child, &stopped, 0);
+  }
+  ends = true;
+  for (std::thread& caller : callers) caller.join();
+  if (stopped) std::exit(5);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -120,6 +155,8 @@ int main(int argc, char** argv) {
       load(words);
     else if (verb == "threads")
       threads(words);
+    else if (verb == "forks")
+      forks(words);
     else
       return 2;
   } catch (const std::exception& error) {

@@ -158,6 +158,10 @@ def test_a_call_is_cut_into_batches(program: Path, tmp_path: Path) -> None:
         assert np.frombuffer(data, np.int32, offset=4 * batch).tolist() == expected
 
 
+def test_children_of_a_busy_process_can_call(program: Path, tmp_path: Path) -> None:
+    output(program, "forks", batches_by_hand(tmp_path), 1000)
+
+
 def test_any_batch_gives_the_numbers_of_python(program: Path, tmp_path: Path) -> None:
     network, model = tmp_path / "mini.onnx", tmp_path / "mini.so"
     export(realistic_(Gsb(PRESETS["mini"]), 0), network, dynamic_batch=True)

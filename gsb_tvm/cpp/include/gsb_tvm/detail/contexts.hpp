@@ -2,67 +2,71 @@
 #ifndef GSB_TVM_DETAIL_CONTEXTS_HPP_
 #define GSB_TVM_DETAIL_CONTEXTS_HPP_
 
-#include <memory>
-#include <mutex>
+#include <atomic>
 #include <utility>
-#include <vector>
 
 #include "context.hpp"
 #include "model.hpp"
 
 namespace gsb_tvm::detail {
 
+// A list that only grows, so that no lock is needed: a process that is forked while another thread
+// holds one would wait for it for ever. What was taken then stays taken in that process.
 class Contexts {
+  struct Place {
+    Context context;
+    std::atomic<bool> is_taken;
+    Place* next;
+  };
+
  public:
-  // `model` must outlive it.
+  // `model` must outlive it. Throws Error.
   Contexts(const Model& model, int threads) : model_(model), threads_(threads) {
     give_back(made());
   }
+  Contexts(const Contexts&) = delete;
+  Contexts& operator=(const Contexts&) = delete;
+  ~Contexts() {
+    for (Place* place = first_; place;) delete std::exchange(place, place->next);
+  }
 
-  // A context that goes back where it came from.
+  // A context that goes back where it came from. Throws Error.
   class Lease {
    public:
-    explicit Lease(Contexts& from) : from_(from), context_(from.take()) {}
+    explicit Lease(Contexts& from) : place_(from.taken()) {}
     Lease(const Lease&) = delete;
     Lease& operator=(const Lease&) = delete;
-    ~Lease() { from_.give_back(std::move(context_)); }
-    Context& operator*() const noexcept { return *context_; }
+    ~Lease() { give_back(place_); }
+    Context& operator*() const noexcept { return place_.context; }
 
    private:
-    Contexts& from_;
-    std::unique_ptr<Context> context_;
+    Place& place_;
   };
 
  private:
-  std::unique_ptr<Context> made() {
-    auto context = std::make_unique<Context>(model_, threads_);
-    const std::lock_guard<std::mutex> lock(mutex_);
-    free_.reserve(++count_);  // so that giving back never allocates
-    return context;
-  }
-
-  std::unique_ptr<Context> take() {
-    {
-      const std::lock_guard<std::mutex> lock(mutex_);
-      if (!free_.empty()) {
-        std::unique_ptr<Context> context = std::move(free_.back());
-        free_.pop_back();
-        return context;
-      }
-    }
+  Place& taken() {
+    for (Place* place = first_; place; place = place->next)
+      if (!place->is_taken.load(std::memory_order_relaxed) &&
+          !place->is_taken.exchange(true, std::memory_order_acquire))
+        return *place;
     return made();
   }
 
-  void give_back(std::unique_ptr<Context> context) noexcept {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    free_.push_back(std::move(context));
+  // A new context, which is taken.
+  Place& made() {
+    Place* const place = new Place{Context(model_, threads_), {true}, first_};
+    while (!first_.compare_exchange_weak(place->next, place)) {
+    }
+    return *place;
+  }
+
+  static void give_back(Place& place) noexcept {
+    place.is_taken.store(false, std::memory_order_release);
   }
 
   const Model& model_;
   int threads_;
-  std::mutex mutex_;
-  std::size_t count_ = 0;
-  std::vector<std::unique_ptr<Context>> free_;
+  std::atomic<Place*> first_{nullptr};
 };
 
 }  // namespace gsb_tvm::detail
