@@ -110,6 +110,11 @@ void tensors(const Given& given, const Session& session) {
   });
   refused(code, "0 inputs are given, expected 1.", [&] { session.run(std::vector<Tensor>()); });
   refused(code, "an extent of -1 is asked for", [] { Tensor(Dtype::int8, {2, -1}); });
+  const std::int64_t huge = std::int64_t{1} << 62;
+  using Shape = std::vector<std::int64_t>;
+  for (const Shape& shape : {Shape{huge, 4}, Shape{huge}, Shape{huge, huge}})
+    refused(code, "larger than all that a process can address",
+            [&] { Tensor(Dtype::float32, shape); });
 }
 
 void bad_arguments(const Given& given, const Session& session) {

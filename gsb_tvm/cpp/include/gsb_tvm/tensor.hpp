@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -24,11 +25,29 @@ struct TensorInfo {
   std::size_t size_bytes() const noexcept { return count * size_of(dtype); }
 };
 
+namespace detail {
+
+// All that a process can address; what is larger cannot be.
+inline constexpr std::uint64_t most_bytes = std::uint64_t{1} << 47;
+
+// Elements of a tensor without negative extents; none where it is too large.
+inline std::optional<std::size_t> count_of(Dtype dtype, const std::vector<std::int64_t>& shape) {
+  std::uint64_t bytes = size_of(dtype);
+  for (const std::int64_t extent : shape)
+    if (__builtin_mul_overflow(bytes, static_cast<std::uint64_t>(extent), &bytes))
+      return std::nullopt;
+  if (bytes > most_bytes) return std::nullopt;
+  return static_cast<std::size_t>(bytes / size_of(dtype));
+}
+
+}  // namespace detail
+
 /// A dense tensor in C order, with memory of its own; zeros at first.
 class Tensor {
  public:
+  /// Throws Error where there is no such tensor.
   Tensor(Dtype dtype, std::vector<std::int64_t> shape)
-      : dtype_(dtype), shape_(std::move(shape)), bytes_(count_of(shape_) * size_of(dtype)) {}
+      : dtype_(dtype), shape_(std::move(shape)), bytes_(size_bytes(dtype_, shape_)) {}
 
   Dtype dtype() const noexcept { return dtype_; }
   const std::vector<std::int64_t>& shape() const noexcept { return shape_; }
@@ -50,15 +69,16 @@ class Tensor {
   operator Output() noexcept { return Output(bytes_.data(), bytes_.size(), dtype_); }
 
  private:
-  static std::size_t count_of(const std::vector<std::int64_t>& shape) {
-    std::size_t count = 1;
-    for (const std::int64_t extent : shape) {
+  static std::size_t size_bytes(Dtype dtype, const std::vector<std::int64_t>& shape) {
+    for (const std::int64_t extent : shape)
       if (extent < 0)
         throw Error(ErrorCode::argument, "an extent of " + std::to_string(extent) +
                                              " is asked for, expected 0 or more.");
-      count *= static_cast<std::size_t>(extent);
-    }
-    return count;
+    const std::optional<std::size_t> count = detail::count_of(dtype, shape);
+    if (!count)
+      throw Error(ErrorCode::argument,
+                  "a tensor is asked for that is larger than all that a process can address.");
+    return *count * size_of(dtype);
   }
 
   template <class T>

@@ -44,15 +44,6 @@ struct Descriptor {
   std::vector<Program> programs;
 };
 
-inline std::size_t product(Lines& lines, const std::vector<std::int64_t>& shape, std::size_t size) {
-  std::uint64_t bytes = size;
-  for (const std::int64_t extent : shape)
-    if (__builtin_mul_overflow(bytes, static_cast<std::uint64_t>(extent), &bytes))
-      lines.fail("a tensor is too large");
-  if (bytes > most_bytes) lines.fail("a tensor is too large");
-  return static_cast<std::size_t>(bytes / size);
-}
-
 inline TensorInfo read_tensor(Lines& lines) {
   const std::string word(lines.word());
   const std::optional<Dtype> dtype = dtype_named(word);
@@ -60,7 +51,9 @@ inline TensorInfo read_tensor(Lines& lines) {
   TensorInfo tensor{"", *dtype, {}, 0};
   for (std::uint64_t rank = lines.number(64); rank > 0; --rank)
     tensor.shape.push_back(static_cast<std::int64_t>(lines.number()));
-  tensor.count = product(lines, tensor.shape, size_of(*dtype));
+  const std::optional<std::size_t> count = count_of(*dtype, tensor.shape);
+  if (!count) lines.fail("a tensor is too large");
+  tensor.count = *count;
   tensor.name = lines.rest();
   return tensor;
 }

@@ -9,11 +9,9 @@
 #include <system_error>
 
 #include "../error.hpp"
+#include "../tensor.hpp"
 
 namespace gsb_tvm::detail {
-
-// All that a process can address; what is larger cannot be.
-inline constexpr std::uint64_t most_bytes = std::uint64_t{1} << 47;
 
 // Takes words and lines off the front of a text.
 class Lines {
