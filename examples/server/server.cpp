@@ -6,7 +6,9 @@
 // connection. Port 0 lets the system choose; the first line printed names it. Ends with SIGINT or
 // SIGTERM when the answers under way are sent.
 #include <arpa/inet.h>
+#include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -59,29 +61,65 @@ bool send_all(int fd, const void* data, std::size_t bytes) {
   return true;
 }
 
-// Answers one client until it leaves. Each worker has buffers of its own; the session is shared.
-void serve(const gsb_tvm::Session& session, int client) {
-  std::vector<float> input(session.inputs()[0].count), output(session.outputs()[0].count);
-  while (receive(client, input.data(), input.size() * sizeof(float))) {
-    session.run({input}, {output});
-    if (!send_all(client, output.data(), output.size() * sizeof(float))) return;
-  }
-}
+// The bytes that the model takes and gives for one image.
+struct Image {
+  explicit Image(const gsb_tvm::Session& session)
+      : input(session.inputs()[0].size_bytes()), output(session.outputs()[0].size_bytes()) {}
 
-// Takes clients until the listening socket is shut down.
-void work(const gsb_tvm::Session& session, int listening) {
-  for (;;) {
-    const Socket client(accept(listening, nullptr, nullptr));
-    if (client.fd() < 0) {
-      if (errno == EINTR || errno == ECONNABORTED) continue;
-      return;
-    }
-    // A client that says nothing for a while must not keep a worker for ever.
-    const timeval patience = {2, 0};
-    setsockopt(client.fd(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-    serve(session, client.fd());
+  void run(const gsb_tvm::Session& session) {
+    session.run({gsb_tvm::Input::bytes(input.data(), input.size())},
+                {gsb_tvm::Output::bytes(output.data(), output.size())});
   }
-}
+
+  std::vector<char> input, output;
+};
+
+// Workers share the session and the socket on which clients come.
+class Server {
+ public:
+  Server(const gsb_tvm::Session& session, int listening)
+      : session_(session), listening_(listening) {}
+
+  // Takes clients until the server stops.
+  void work() {
+    for (;;) {
+      const Socket client(accept(listening_, nullptr, nullptr));
+      if (stops_) return;
+      try {
+        if (client.fd() >= 0)
+          serve(client.fd());
+        else if (errno != EINTR && errno != ECONNABORTED)
+          fail("accept");
+      } catch (const std::exception& error) {
+        std::fprintf(stderr, "error: %s\n", error.what());
+        std::this_thread::sleep_for(std::chrono::milliseconds(100));  // what lacks may come back
+      }
+    }
+  }
+
+  void stop() {
+    stops_ = true;
+    shutdown(listening_, SHUT_RDWR);
+  }
+
+ private:
+  // Answers one client until it leaves.
+  void serve(int client) const {
+    // One that neither speaks nor listens for a while must not keep a worker for ever.
+    const timeval patience = {2, 0};
+    for (const int option : {SO_RCVTIMEO, SO_SNDTIMEO})
+      setsockopt(client, SOL_SOCKET, option, &patience, sizeof patience);
+    Image image(session_);
+    while (!stops_ && receive(client, image.input.data(), image.input.size())) {
+      image.run(session_);
+      if (!send_all(client, image.output.data(), image.output.size())) return;
+    }
+  }
+
+  const gsb_tvm::Session& session_;
+  int listening_;
+  std::atomic<bool> stops_{false};
+};
 
 int listen_on(int port) {
   const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -111,16 +149,15 @@ void run(const std::string& path, int port, int workers) {
   const gsb_tvm::Session session(path);
   if (session.inputs().size() != 1 || session.outputs().size() != 1)
     throw std::runtime_error(path + ": has several inputs or outputs, expected one of each.");
-  // What does not fit a call of one image of floats is an error here, not in a worker.
-  std::vector<float> input(session.inputs()[0].count), output(session.outputs()[0].count);
-  session.run({input}, {output});
+  // A model that takes no single image is an error here, not in a worker.
+  Image(session).run(session);
   const Socket listening(listen_on(port));
+  Server server(session, listening.fd());
   std::vector<std::thread> threads;
-  for (int i = 0; i < workers; ++i)
-    threads.emplace_back([&] { work(session, listening.fd()); });
+  for (int i = 0; i < workers; ++i) threads.emplace_back([&] { server.work(); });
   int received = 0;
   sigwait(&stop, &received);
-  shutdown(listening.fd(), SHUT_RDWR);
+  server.stop();
   for (std::thread& thread : threads) thread.join();
 }
 

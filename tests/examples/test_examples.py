@@ -1,5 +1,6 @@
 """The examples do what their README says, built as it says."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -99,6 +100,14 @@ def test_classify_in_cpp(model: Path, picture: Path, tmp_path: Path) -> None:
     assert "not a shared library" in done(folder / "classify", picture, picture, expected=1)
 
 
+def ask_for_ever(host: str, port: int, answered: threading.Event) -> None:
+    with contextlib.suppress(OSError), socket.create_connection((host, port)) as connection:
+        connection.sendall(bytes(256))
+        while connection.recv(40, socket.MSG_WAITALL):
+            answered.set()
+            connection.sendall(bytes(256))
+
+
 def test_the_server(model: Path, tmp_path: Path) -> None:
     folder = build(EXAMPLES / "server", tmp_path / "build", session_package())
     module = gsb_tvm.load(model)
@@ -120,9 +129,23 @@ def test_the_server(model: Path, tmp_path: Path) -> None:
             client.start()
         for client in clients:
             client.join()
-        server.send_signal(signal.SIGTERM)
-        assert server.wait(timeout=60) == 0
-    assert len(answers) == len(images)
+        assert len(answers) == len(images)
+        # Clients that never leave: one asks on and on, one does not listen.
+        answered = threading.Event()
+        asking = threading.Thread(target=ask_for_ever, args=(host, int(port), answered))
+        asking.start()
+        assert answered.wait(timeout=60)
+        with socket.create_connection((host, int(port))) as deaf:
+            deaf.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while deaf.send(bytes(1 << 16)):
+                    pass
+            server.send_signal(signal.SIGTERM)
+            try:
+                assert server.wait(timeout=60) == 0
+            finally:
+                server.kill()
+        asking.join()
     for i, image in enumerate(images):
         np.testing.assert_array_equal(answers[i], module(image)[0])
 
