@@ -123,12 +123,12 @@ def write_folder(path: Path, files: Mapping[str, bytes], marker: str) -> None:
         for name, data in files.items():
             (new / name).parent.mkdir(parents=True, exist_ok=True)
             _write(os.open(new / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL), data, 0o644)
-        if path.exists():
-            os.replace(path, old)
         try:
+            if path.exists():
+                os.replace(path, old)
             os.replace(new, path)
-        except OSError:
-            if old.exists():
+        except BaseException:  # Ctrl-C, too
+            if old.exists() and not path.exists():
                 os.replace(old, path)
             raise
 

@@ -99,20 +99,26 @@ def test_a_full_disk_leaves_the_old_folder(library: CLibrary, tmp_path: Path, mo
     assert written(tmp_path) == [f"out/{name}" for name in EXPECTED]
 
 
+@pytest.mark.parametrize(
+    ("stopped", "error"),
+    [("new", OSError(5, "Input/output error")), ("old", KeyboardInterrupt())],
+)
 def test_a_failed_rename_leaves_the_old_folder(
-    library: CLibrary, tmp_path: Path, monkeypatch
+    library: CLibrary, tmp_path: Path, monkeypatch, stopped: str, error: BaseException
 ) -> None:
     out = tmp_path / "out"
     library.write(out)
     real = os.replace
 
     def replace(source: Path, target: Path) -> None:
-        if Path(source).name == "new":
-            raise OSError(5, "Input/output error")
+        if Path(source).name == "new" == stopped:
+            raise error
         real(source, target)
+        if Path(target).name == "old" == stopped:
+            raise error
 
     monkeypatch.setattr("os.replace", replace)
-    with pytest.raises(OutputError):
+    with pytest.raises(OutputError if stopped == "new" else KeyboardInterrupt):
         library.write(out)
     assert written(tmp_path) == [f"out/{name}" for name in EXPECTED]
 
