@@ -176,7 +176,8 @@ def _layer(row: Row) -> meta.Layer:
 
 def _metadata(source: Any, imported: ImportedModel, profile: Profile) -> meta.Metadata:
     if isinstance(source, str | os.PathLike):
-        name = Path(source).name
+        # Any bytes may name a file, and JSON holds text.
+        name = os.fsencode(Path(source).name).decode("utf-8", "replace")
     else:
         name = source.graph.name or "model"
     inputs = tuple(meta.Tensor(p.name, p.shape, p.dtype) for p in imported.inputs)

@@ -3,6 +3,7 @@
 import errno
 import os
 
+import onnx
 import pytest
 
 from gsb_tvm import one_program, verification
@@ -47,6 +48,14 @@ def test_phases_come_in_order_and_are_timed(tmp_path):
     assert layer.kernel == f"dense_{tiles(HOST).method.name.lower()}"
     assert metadata.model.name == "tiny"
     assert metadata.json() == out.with_suffix(".json").read_bytes()
+
+
+def test_a_model_in_a_file_whose_name_is_no_text(tmp_path):
+    path = tmp_path / os.fsdecode(b"m\xff.onnx")
+    onnx.save(tiny.binary_linear(), path)
+    options = Options(tmp_path / "m.so", verify=False)
+    compile_model(path, HOST, options)
+    assert read(options.out).model.name == "m\N{REPLACEMENT CHARACTER}.onnx"
 
 
 def test_stops_after_a_pass_without_output(tmp_path):
