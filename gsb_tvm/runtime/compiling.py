@@ -1,13 +1,12 @@
 """Compiling C for a target and collecting objects into a static library."""
 
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gsb_tvm.dialect.errors import ToolchainError
 from gsb_tvm.runtime.cpp_folder import CPP
 from gsb_tvm.runtime.outfile import write_scratch
-from gsb_tvm.runtime.toolchains import Toolchain, c_library, find, no_compiler, run_tool
+from gsb_tvm.runtime.toolchains import Toolchain, asked, c_library, find, no_compiler, run_tool
 from gsb_tvm.targets.profile import Profile
 
 _OPTIONS = ("-std=c11", "-O2", "-fPIC", "-Wall", "-Wextra", "-Werror", "-g0")
@@ -50,23 +49,11 @@ def _has_headers(tool: Toolchain, profile: Profile) -> bool:
     """Whether a compiler's headers are of the target's C library: its locks have other sizes."""
     if tool.archiver:  # found by the target's name
         return True
-    said = subprocess.run(
-        [*tool.compiler, "-dumpmachine"], capture_output=True, text=True, timeout=60, check=False
-    )
-    return c_library(said.stdout) == c_library(profile.mtriple)
+    return c_library(asked([*tool.compiler, "-dumpmachine"])) == c_library(profile.mtriple)
 
 
 def _archiver(tool: Toolchain) -> tuple[str, ...]:
-    if tool.archiver:
-        return tool.archiver
-    said = subprocess.run(
-        [*tool.compiler, "-print-prog-name=ar"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    return (said.stdout.strip() or "ar",)
+    return tool.archiver or (asked([*tool.compiler, "-print-prog-name=ar"]) or "ar",)
 
 
 def _build(tool: Toolchain, profile: Profile, sources: Sequence[str], folder: Path) -> str:

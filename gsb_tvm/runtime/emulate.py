@@ -23,6 +23,7 @@ from gsb_tvm.runtime.c_sources import fill, values
 from gsb_tvm.runtime.link import link_program
 from gsb_tvm.runtime.metadata import Metadata
 from gsb_tvm.runtime.outfile import scratch_folder, write_scratch
+from gsb_tvm.runtime.toolchains import asked
 from gsb_tvm.targets import llvm
 from gsb_tvm.targets.host import missing_here
 from gsb_tvm.targets.profile import Profile
@@ -147,7 +148,4 @@ def _stop(status: int) -> str:
 @cache
 def _models(qemu: str) -> frozenset[str]:
     """CPU models that this qemu knows."""
-    done = subprocess.run(
-        [qemu, "-cpu", "help"], capture_output=True, text=True, timeout=60, check=False
-    )
-    return frozenset(done.stdout.split())
+    return frozenset(asked([qemu, "-cpu", "help"]).split())

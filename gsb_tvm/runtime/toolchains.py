@@ -148,6 +148,22 @@ def run_tool(command: Sequence[str], folder: Path) -> str:
     return _trimmed(lines) or f"exit status {done.returncode}"
 
 
+def asked(command: Sequence[str]) -> str:
+    """What a tool prints, trimmed; "" where it cannot be started or gives no end."""
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip()
+
+
 def _trimmed(lines: Sequence[str]) -> str:
     left = len(lines) - _MESSAGE_LINES
     kept = [line[:200] for line in lines[:_MESSAGE_LINES]]

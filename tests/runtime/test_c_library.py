@@ -139,6 +139,18 @@ def test_a_compiler_of_another_c_library_is_not_used(
         c_library(code, musl, library.metadata)
 
 
+def test_a_compiler_that_cannot_start(
+    code: Code, library: CLibrary, native, tmp_path: Path, monkeypatch
+) -> None:
+    broken = tmp_path / "gcc"
+    broken.write_bytes(b"\0")
+    broken.chmod(0o755)
+    tool = Toolchain("gcc", (str(broken),), (str(broken),), (str(broken),))
+    monkeypatch.setattr(compiling, "find", lambda _: [tool])
+    with pytest.raises(ToolchainError, match=r"gcc: cannot be started \(Exec format error\)"):
+        c_library(code, native, library.metadata)
+
+
 @pytest.mark.parametrize("target", ["native", "llvm -mcpu=cortex-a72"])
 def test_ziglang_builds_it(target: str, popcount: Case, tmp_path: Path, monkeypatch) -> None:
     profile = resolve(target)
