@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gsb_tvm.dialect.errors import ArtefactError
-from gsb_tvm.runtime.metadata import WEIGHTS
+from gsb_tvm.runtime.metadata import SYMBOL, WEIGHTS
 from gsb_tvm.runtime.outfile import scratch_folder
 
 _LAUNCH = "__TVMBackendParallelLaunch"  # where compiled code looks for what starts its threads
@@ -19,13 +19,15 @@ _LAUNCH = "__TVMBackendParallelLaunch"  # where compiled code looks for what sta
 class Library:
     """A loaded artefact; leaves the process with its last reference."""
 
-    def __init__(self, path: Path, entries: Sequence[str]) -> None:
+    def __init__(self, path: Path, entries: Sequence[str], header: bytes) -> None:
         """Load the library at ``path``, whose programs are called ``entries``.
+
+        ``header`` is that of its metadata (:func:`gsb_tvm.runtime.metadata.header`).
 
         Raises
         ------
         ArtefactError
-            The dynamic loader refuses it.
+            The dynamic loader refuses it, or it is another one.
         """
         # The loader takes a file for loaded when it knows the name: a new artefact under the name
         # of an old one would give the old code. A link has a name of its own.
@@ -36,8 +38,11 @@ class Library:
                 self._handle = ctypes.CDLL(str(link))
                 self._run = {entry: self._handle[f"{entry}_run"] for entry in entries}
                 weights = ctypes.c_char.in_dll(self._handle, WEIGHTS)
+                loaded = (ctypes.c_char * len(header)).in_dll(self._handle, SYMBOL).raw
             except (OSError, AttributeError, ValueError) as err:
                 raise ArtefactError(f"{path}: cannot be loaded ({err}).") from err
+        if loaded != header:
+            raise ArtefactError(f"{path}: was replaced while it was loaded. Load it again.")
         self.weights = ctypes.addressof(weights)
         # Not where the interpreter ends: threads that it does not wait for may be in a call.
         weakref.finalize(self, _unload, self._handle._handle).atexit = False

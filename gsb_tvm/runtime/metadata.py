@@ -206,6 +206,12 @@ def seal(library: bytes) -> bytes:
     return blank[:at] + struct.pack("<I", zlib.crc32(blank) or 1) + blank[at + 4 :]
 
 
+def header(data: Contents, name: str) -> bytes:
+    """The header of the section, whose checksum tells one artefact from another."""
+    offset, _ = find_section(data, SECTION, name)
+    return data[offset : offset + _HEADER.size]
+
+
 def write(path: Path, library: Contents, metadata: Metadata) -> Path:
     """Write a sealed library to ``path`` and the JSON beside it: both or none; return its path.
 

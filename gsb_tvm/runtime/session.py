@@ -264,7 +264,8 @@ def load(path: str | Path, threads: int = 1) -> Module:
     data = meta.contents(path)
     metadata = meta.parse(data, str(path))
     check_loadable(metadata, str(path))
-    library = Library(path, [program.entry for program in metadata.programs])
+    entries = [program.entry for program in metadata.programs]
+    library = Library(path, entries, meta.header(data, str(path)))
     return Module(library, metadata, data, threads)
 
 

@@ -59,7 +59,8 @@ def test_more_parts_than_cpus(path: Path, parts: int) -> None:
     x, expected = x_and_y()
     memory = zeros(meta.read(path).program.memory.total(parts))
     memory[:] = 0xFF  # nothing may be taken for zero
-    library, y = Library(path, [meta.NAME]), np.zeros_like(x)
+    header = meta.header(meta.contents(path), str(path))
+    library, y = Library(path, [meta.NAME], header), np.zeros_like(x)
     library.start_threads_with(ctypes.cast(launch, ctypes.c_void_p).value)
     tensors = [address(x), address(y)]
     library.run(meta.NAME, tensors, memory=address(memory), ticks=0, threads=parts, timed=False)

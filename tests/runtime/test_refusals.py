@@ -144,3 +144,21 @@ def test_a_library_the_loader_refuses(artefact: Artefact, tmp_path: Path) -> Non
     path.write_bytes(meta.seal(data.replace(b"libm.so.6\0", b"libm.so.0\0")))
     with pytest.raises(ArtefactError, match=r"m\.so: cannot be loaded \("):
         load(path)
+
+
+def test_a_file_that_is_replaced_between_check_and_load(
+    artefact: Artefact, tmp_path: Path, monkeypatch
+) -> None:
+    data, path = artefact.path.read_bytes(), tmp_path / "m.so"
+    path.write_bytes(data)
+    other = meta.seal(data.replace(b"libm.so.6\0", b"libc.so.6\0"))
+    real = session.check_loadable
+
+    def check(metadata: meta.Metadata, name: str) -> None:
+        real(metadata, name)
+        (tmp_path / "other.so").write_bytes(other)
+        (tmp_path / "other.so").replace(path)
+
+    monkeypatch.setattr(session, "check_loadable", check)
+    with pytest.raises(ArtefactError, match=r"m\.so: was replaced while it was loaded\."):
+        load(path)
