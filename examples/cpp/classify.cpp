@@ -1,4 +1,5 @@
-// The likeliest classes of a picture, by any compiled model whose input is (1, 1 or 3, height, width).
+// The likeliest classes of a picture, by any compiled model whose input is (1, 1 or 3, height,
+// width).
 //
 //   classify MODEL.so PICTURE ...
 #include <algorithm>

@@ -11,8 +11,8 @@
 #define STB_IMAGE_RESIZE_IMPLEMENTATION
 #define STB_IMAGE_RESIZE_STATIC
 #include <stb_image_resize2.h>
-static int resized(const unsigned char* from, int w, int h, unsigned char* to, int width, int height,
-                   int channels) {
+static int resized(const unsigned char* from, int w, int h, unsigned char* to, int width,
+                   int height, int channels) {
   return stbir_resize_uint8_linear(from, w, h, 0, to, width, height, 0,
                                    (stbir_pixel_layout)channels) != 0;
 }
@@ -20,8 +20,8 @@ static int resized(const unsigned char* from, int w, int h, unsigned char* to, i
 #define STB_IMAGE_RESIZE_IMPLEMENTATION
 #define STB_IMAGE_RESIZE_STATIC
 #include <stb_image_resize.h>
-static int resized(const unsigned char* from, int w, int h, unsigned char* to, int width, int height,
-                   int channels) {
+static int resized(const unsigned char* from, int w, int h, unsigned char* to, int width,
+                   int height, int channels) {
   return stbir_resize_uint8(from, w, h, 0, to, width, height, 0, channels);
 }
 #endif

@@ -1,7 +1,7 @@
 # find_package(gsb_tvm) defines the target gsb_tvm::runtime: headers, threads, the dynamic loader.
 #
-# There is no code for one machine in it, so it serves any toolchain file. Where that lets packages be
-# found only below a sysroot, -Dgsb_tvm_DIR="$(gsb-tvm paths --cmake)" still finds this one.
+# There is no code for one machine in it, so it serves any toolchain file. Where that lets packages
+# be found only below a sysroot, -Dgsb_tvm_DIR="$(gsb-tvm paths --cmake)" still finds this one.
 include(CMakeFindDependencyMacro)
 set(THREADS_PREFER_PTHREAD_FLAG TRUE)
 find_dependency(Threads)

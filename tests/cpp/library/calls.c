@@ -9,12 +9,12 @@
 
 #include "demo.h"
 
-#define CHECK(condition)                                                                 \
-  do {                                                                                   \
-    if (!(condition)) {                                                                  \
+#define CHECK(condition)                                                              \
+  do {                                                                                \
+    if (!(condition)) {                                                               \
       fprintf(stderr, "line %d: %s (%s)\n", __LINE__, #condition, demo_last_error()); \
-      exit(1);                                                                           \
-    }                                                                                    \
+      exit(1);                                                                        \
+    }                                                                                 \
   } while (0)
 
 static float image[DEMO_IMAGE_COUNT], expected[DEMO_LOGITS_COUNT];

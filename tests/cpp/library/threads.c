@@ -1,6 +1,7 @@
 /* Eight threads with a context each: argv[1] an image, argv[2] its logits, argv[3] runs of all,
- * argv[4] threads of each context. Does them in ten rounds and prints how many more bytes were allocated
- * after the last one than after the first, which makes what the C library keeps of its own threads. */
+ * argv[4] threads of each context. Does them in ten rounds and prints how many more bytes were
+ * allocated after the last one than after the first, which makes what the C library keeps of its
+ * own threads. */
 #include <malloc.h>
 #include <pthread.h>
 #include <stdio.h>

@@ -175,8 +175,8 @@ static inline int gsb_pool_create(struct gsb_pool** made, int threads) {
 
 /* Run `function` once for each part, all at the same time, and wait for all.
  *
- * Returns 0, EBUSY where another thread is in a call with this pool, or ECHILD in a process that was
- * forked from the one that made it. */
+ * Returns 0, EBUSY where another thread is in a call with this pool, or ECHILD in a process that
+ * was forked from the one that made it. */
 static inline int gsb_pool_run(struct gsb_pool* pool, gsb_part_function function, void* argument) {
   if (pool->process != getpid()) return ECHILD;
   if (__atomic_exchange_n(&pool->busy, 1, __ATOMIC_ACQUIRE)) return EBUSY;
