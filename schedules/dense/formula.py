@@ -63,6 +63,15 @@ class Product:
         """Whether c(a, w) of the bits as they are is its only term."""
         return self.terms == (Term(1, Part.BITS, Part.BITS),)
 
+    def base_of_equals(self, features: int, padded: int) -> int:
+        """What ``factor`` times the count of equal bits is added to, of a product of one count.
+
+        Of P bits with padding, P - c(a, w) are equal: K - 2 c = K - 2 P + 2 (P - c), and
+        popc(w) - c = popc(w) - P + (P - c). The column's popc(w) is left to the caller.
+        """
+        assert self.is_one_count
+        return features - 2 * padded if self.base is Base.FEATURES else -padded
+
 
 def product(activation: Kind, weight: Kind) -> Product:
     """Product of two kinds of plane; a masked activation is taken to have zeros."""

@@ -81,13 +81,7 @@ def _write_pairs(
         pairs.Nest(spec, named, form, finish, share, spread).write()
         finish.leave(share, zeros)
 
-    with phase() as share:
-        _by_activation(
-            spec,
-            named,
-            lambda kind: count(share, kind),
-            lambda kind: _count(spec, profile, named, zeros, share, kind),
-        )
+    _write_without_zeros(spec, profile, named, zeros, count)
 
 
 def _write_slices(
@@ -101,6 +95,17 @@ def _write_slices(
         finish = slices_epilogue(spec, named, form.factor)
         slices.Nest(spec, named, form, finish, share, prepared).write()
 
+    _write_without_zeros(spec, profile, named, zeros, count)
+
+
+def _write_without_zeros(
+    spec: Dense,
+    profile: Profile,
+    named: dict[str, Buffer],
+    zeros: Flag | None,
+    count: Callable[[Share, Kind], None],
+) -> None:
+    """The phase of the layer by ``count``, which knows no zeros; with any, by counting."""
     with phase() as share:
         _by_activation(
             spec,

@@ -110,18 +110,14 @@ class Nest:
             self._tile(block, T.int32(self.tiles - 1), rest)
 
     def _base(self, first: Expr) -> int | Buffer:
-        """What the counts of equal bits are added to: ``dot = base + factor * count``.
-
-        Of P bits with padding, P - c(a, w) are equal: K - 2 c = K - 2 P + 2 (P - c), and
-        popc(w) - c = popc(w) - P + (P - c).
-        """
-        padded = self.words * WORD_BITS
+        """What the counts of equal bits are added to: ``dot = base + factor * count``."""
+        beside = self.product.base_of_equals(self.spec.rows.features, self.words * WORD_BITS)
         if self.product.base is Base.FEATURES:
-            return self.spec.rows.features - 2 * padded
+            return beside
         base = local((PAIR_COLUMNS,), "int32")
         weight = self.weights.begin(self.weight, T.floordiv(first, PAIR_COLUMNS), 0, 0)
         minus = local((PAIR_COLUMNS,), "uint16")
-        store(minus, splat(-padded % 2**16, PAIR_COLUMNS, "uint16"), 0, lanes=PAIR_COLUMNS)
+        store(minus, splat(beside % 2**16, PAIR_COLUMNS, "uint16"), 0, lanes=PAIR_COLUMNS)
         (row,) = Sums(weight, None, 1, minus, 0).count(self.words)
         for octet, value in enumerate(row):
             store(base, T.cast(T.cast(value, "int16x8"), "int32x8"), octet * 8, lanes=8)

@@ -112,18 +112,14 @@ class Nest:
         return Block(batch, first, WORD_BITS, base, self.product.factor)
 
     def _base(self, first: Expr) -> int | Buffer:
-        """What the counts of equal bits are added to: ``dot = base + factor * count``.
-
-        Of P bits with padding, P - c(a, w) are equal: K - 2 c = K - 2 P + 2 (P - c), and
-        popc(w) - c = popc(w) - P + (P - c).
-        """
-        padded = self.words * WORD_BITS
+        """What the counts of equal bits are added to: ``dot = base + factor * count``."""
+        beside = self.product.base_of_equals(self.spec.rows.features, self.words * WORD_BITS)
         if self.product.base is Base.FEATURES:
-            return self.spec.rows.features - 2 * padded
+            return beside
         tile, plane = T.floordiv(first, WORD_BITS), Plane(self.weight, None)
         base = column_base(plane, self.product, tile, self.words, WORD_BITS, LANES)
         here = T.ramp(0, 1, WORD_BITS)
-        T.buffer_store(base, base[here] - splat(padded, WORD_BITS, "int32"), [here])
+        T.buffer_store(base, base[here] + splat(beside, WORD_BITS, "int32"), [here])
         return base
 
     def _chunk(
