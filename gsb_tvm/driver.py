@@ -119,7 +119,9 @@ def _check_outputs(source: Any, options: Options) -> None:
     if out.suffix == ".json":
         raise UsageError(f"{out}: the metadata takes the name *.json. Choose another name with -o.")
     check_writable(out)
-    check_writable(out.with_suffix(".json"))
+    beside = out.with_suffix(".json")
+    check_writable(beside)
+    meta.check_metadata(beside)
 
 
 def _is_same_file(path: Path, other: str | os.PathLike[str]) -> bool:

@@ -1,6 +1,7 @@
 """The driver: phases, outputs whole or not at all, strictness, verification."""
 
 import errno
+import json
 import os
 
 import onnx
@@ -70,6 +71,23 @@ def test_stop_after_names_the_nearest_passes(tmp_path):
     options = Options(tmp_path / "m.so", stop_after="RecogniseplanesS")
     with pytest.raises(UsageError, match='Nearest names: "RecognizePlanes"'):
         compile_model(tiny.binary_linear(), HOST, options)
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"name": "mine"}', "not JSON"])
+def test_a_file_of_the_users_beside_it_stays(tmp_path, monkeypatch, text):
+    monkeypatch.setattr(one_program, "generate", lambda *_: pytest.fail("generated"))
+    (tmp_path / "m.json").write_text(text)
+    with pytest.raises(OutputError, match=r"m\.json: the metadata would go here, but another file"):
+        compile_model(tiny.binary_linear(), HOST, Options(tmp_path / "m.so"))
+    assert [path.name for path in tmp_path.iterdir()] == ["m.json"]
+    assert (tmp_path / "m.json").read_text() == text
+
+
+def test_metadata_of_any_version_gives_way(tmp_path):
+    versions = {"gsb_tvm": "9.9", "tvm": "1", "tvm_ffi": "1"}
+    (tmp_path / "m.json").write_text(json.dumps({"format": 99, "versions": versions}))
+    compile_model(tiny.binary_linear(), HOST, Options(tmp_path / "m.so", verify=False))
+    assert read(tmp_path / "m.so").json() == (tmp_path / "m.json").read_bytes()
 
 
 @pytest.mark.parametrize("failing", [0, 1])

@@ -25,7 +25,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from gsb_tvm.dialect.errors import ArtefactError
+from gsb_tvm.dialect.errors import ArtefactError, OutputError
 from gsb_tvm.dialect.versions import PACKAGE, installed
 from gsb_tvm.runtime.outfile import Output, write_files
 from gsb_tvm.runtime.sections import Contents, find_section
@@ -218,11 +218,37 @@ def write(path: Path, library: Contents, metadata: Metadata) -> Path:
     Raises
     ------
     OutputError
-        One of them cannot be written.
+        One of them cannot be written, or the JSON would take the place of another file.
     """
     beside = path.with_suffix(".json")
+    check_metadata(beside)
     write_files([Output(beside, metadata.json()), Output(path, library, 0o755)])
     return beside
+
+
+class _Ours(msgspec.Struct):
+    """What every version of the metadata has."""
+
+    versions: Versions
+
+
+def check_metadata(path: Path) -> None:
+    """Refuse a file that metadata would be written over, unless it is metadata too.
+
+    Raises
+    ------
+    OutputError
+        It is something else, or cannot be read.
+    """
+    try:
+        msgspec.json.decode(path.read_bytes(), type=_Ours)
+    except FileNotFoundError:
+        return
+    except (OSError, msgspec.MsgspecError) as err:
+        raise OutputError(
+            f"{path}: the metadata would go here, but another file is there. "
+            "Choose another name with -o, or move that file."
+        ) from err
 
 
 def read(path: Path) -> Metadata:
