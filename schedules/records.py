@@ -1,0 +1,237 @@
+"""What tuning found: a file of records, one self-checking line each.
+
+A line is ``gsb-record``, the format's number, the CRC-32 of the rest in eight hexadecimal digits,
+and the record as JSON with its keys in order::
+
+    gsb-record 1 1c291ca3 {"choice":{...},"cpu":"...","features":"...", ...}
+
+Lines are only ever added, under a lock and each by one write, so that several tuning jobs may share
+a file. Whatever happens to a line, the others stay whole: a reader checks every line by itself, and
+a writer ends a line that was cut before it adds its own.
+"""
+
+import hashlib
+import os
+import time
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import msgspec
+from filelock import FileLock, Timeout
+
+from gsb_tvm.dialect.errors import OutputError, UsageError
+from gsb_tvm.dialect.specs import encode
+from gsb_tvm.targets import Profile
+
+FORMAT = 1
+_MARK = "gsb-record"
+_MOST_BYTES = 1 << 16  # of a line: any longer one is damaged
+_LOCK_SECONDS = 60.0
+
+Value = int | float | str
+"""Of a parameter of a choice."""
+
+
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One measured choice for one kernel on one kind of machine.
+
+    Attributes
+    ----------
+    kernel
+        The spec in text (:func:`gsb_tvm.dialect.specs.encode`): family, shapes, dtypes, steps.
+    schedule
+        Version of the family's schedules: records of another one are void.
+    features
+        Digest of the target's instruction set (:func:`feature_set`).
+    cpu
+        The target's CPU, as LLVM names it.
+    choice
+        Parameters of the kernel, by name.
+    seconds
+        A call's measured times; empty where the choice failed.
+    failure
+        Why the choice must not be used; empty where it may.
+    made
+        Seconds since 1970.
+    host
+        The CPU that was measured, for people.
+    """
+
+    kernel: str
+    schedule: int
+    features: str
+    cpu: str
+    choice: dict[str, Value]
+    seconds: tuple[float, ...] = ()
+    failure: str = ""
+    made: int = 0
+    host: str = ""
+
+    def __post_init__(self) -> None:
+        if bool(self.seconds) == bool(self.failure):
+            raise ValueError("a record has either times or a failure")
+        if any(not 0 < time < float("inf") for time in self.seconds):
+            raise ValueError("a time is not a positive number")
+
+    @property
+    def key(self) -> "Key":
+        """What it is a record of."""
+        return Key(self.kernel, self.schedule, self.features, self.cpu)
+
+    @property
+    def time(self) -> float:
+        """Median of its times, seconds; infinite where it failed."""
+        return median(self.seconds) if self.seconds else float("inf")
+
+
+@dataclass(frozen=True, order=True)
+class Key:
+    """What two records must share to be of the same kernel."""
+
+    kernel: str
+    schedule: int
+    features: str
+    cpu: str
+
+
+def feature_set(profile: Profile) -> str:
+    """Digest of what code for ``profile`` may use: triple and features, 16 hexadecimal digits."""
+    words = [profile.kind, profile.mtriple, *sorted(profile.features), *profile.mattr]
+    return hashlib.sha256("\n".join(words).encode()).hexdigest()[:16]
+
+
+def key_of(spec: Any, schedule: int, profile: Profile) -> Key:
+    """Key of the records that serve ``spec`` on ``profile``."""
+    return Key(encode(spec), schedule, feature_set(profile), profile.mcpu)
+
+
+class Fault(StrEnum):
+    """What is wrong with a line that is no record."""
+
+    BLANK = "blank"
+    FOREIGN = "no record"
+    VERSION = "of another format"
+    DAMAGED = "cut or damaged"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The records of a file, in its order, and how many lines are none."""
+
+    records: tuple[Record, ...]
+    faults: Counter[Fault]
+
+
+def to_line(record: Record) -> bytes:
+    """The line of a record, with its end."""
+    text = msgspec.json.encode(record, order="deterministic")
+    line = f"{_MARK} {FORMAT} {zlib.crc32(text):08x} ".encode() + text + b"\n"
+    assert len(line) <= _MOST_BYTES
+    return line
+
+
+def from_line(line: bytes) -> Record | Fault:
+    """The record of a line without its end."""
+    if not line.strip():
+        return Fault.BLANK
+    words = line.split(b" ", 3)
+    if words[0] != _MARK.encode():
+        is_part = line in _MARK.encode()
+        return Fault.DAMAGED if is_part else Fault.FOREIGN
+    if len(words) < 4 or len(line) >= _MOST_BYTES:
+        return Fault.DAMAGED
+    _, version, check, text = words
+    if version != str(FORMAT).encode():
+        return Fault.VERSION if version.isdigit() else Fault.DAMAGED
+    if check != f"{zlib.crc32(text):08x}".encode():
+        return Fault.DAMAGED
+    try:
+        return msgspec.json.decode(text, type=Record)
+    except (msgspec.MsgspecError, ValueError):
+        return Fault.DAMAGED
+
+
+def load(path: Path) -> Loaded:
+    """Read a file of records; one that is being written, too.
+
+    Raises
+    ------
+    UsageError
+        It cannot be read.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as err:
+        raise UsageError(f"{path}: records cannot be read: {err.strerror}.") from err
+    lines = data.removesuffix(b"\n").split(b"\n") if data else []
+    found = [from_line(line) for line in lines]
+    records = tuple(one for one in found if isinstance(one, Record))
+    return Loaded(records, Counter(one for one in found if isinstance(one, Fault)))
+
+
+def append(path: Path, records: Sequence[Record]) -> None:
+    """Add records to a file, which is made where there is none, and flush them to the disk.
+
+    Raises
+    ------
+    OutputError
+        The file cannot be written or locked; what stood in it stays as it was.
+    """
+    if not records:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{path}.lock", timeout=_LOCK_SECONDS):
+            _append(path, b"".join(map(to_line, records)))
+    except Timeout as err:
+        raise OutputError(
+            f"{path}: locked by another process for {_LOCK_SECONDS:.0f} s. Stop that process, or "
+            "name another file with --records."
+        ) from err
+    except OSError as err:
+        raise OutputError(f"{path}: records cannot be written: {err.strerror}.") from err
+
+
+def _append(path: Path, data: bytes) -> None:
+    handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        size = os.fstat(handle).st_size
+        if size and os.pread(handle, 1, size - 1) != b"\n":
+            data = b"\n" + data  # ends a line that was cut
+        try:
+            written = os.write(handle, data)
+            while written < len(data):
+                written += os.write(handle, data[written:])
+            os.fsync(handle)
+        except OSError:
+            os.ftruncate(handle, size)
+            raise
+    finally:
+        os.close(handle)
+
+
+def best(records: Iterable[Record]) -> dict[Key, Record]:
+    """The fastest record of each kernel that has one which did not fail; the first of equal ones.
+
+    Kernels are in order of their keys, so that the same records give the same answer.
+    """
+    found: dict[Key, Record] = {}
+    for record in records:
+        if record.seconds and record.time < _time_of(found.get(record.key)):
+            found[record.key] = record
+    return dict(sorted(found.items()))
+
+
+def _time_of(record: Record | None) -> float:
+    return float("inf") if record is None else record.time
+
+
+def now() -> int:
+    """Seconds since 1970, for :attr:`Record.made`."""
+    return int(time.time())
