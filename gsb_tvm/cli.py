@@ -14,6 +14,7 @@ VERBS = {
     "bench": ("bench", "time a compiled model, as a whole and step by step"),
     "verify": ("verify", "compare a compiled model with ONNX Runtime"),
     "inspect": ("inspect", "show what an artefact says about itself"),
+    "db": ("db", "check, list, merge and prune records of tuning"),
     "targets": ("list_targets", "list targets, or show how one is understood"),
     "paths": ("paths", "show where the files for C++ programs are"),
     "doctor": ("doctor", "show what is installed and what is missing"),

@@ -12,10 +12,12 @@ a writer ends a line that was cut before it adds its own.
 
 import hashlib
 import os
+import tempfile
 import time
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -187,15 +189,77 @@ def append(path: Path, records: Sequence[Record]) -> None:
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise OutputError(f"{path}: records cannot be written: {err.strerror}.") from err
+    with _locked(path):
+        _append(path, b"".join(map(to_line, records)))
+
+
+def rewrite(
+    path: Path, keep: Callable[[Sequence[Record]], Sequence[Record]]
+) -> tuple[Loaded, Sequence[Record]]:
+    """Leave only what ``keep`` makes of a file's records; return what was there, and what is now.
+
+    Raises
+    ------
+    UsageError
+        The file cannot be read.
+    OutputError
+        It cannot be written or locked; what stood in it stays as it was.
+    """
+    with _locked(path):
+        before = load(path)
+        after = keep(before.records)
+        _replace(path, b"".join(map(to_line, after)))
+    return before, after
+
+
+def from_json(path: Path) -> list[Record]:
+    """Records from a JSON array of them.
+
+    Raises
+    ------
+    UsageError
+        It cannot be read, or holds something else.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=list[Record])
+    except OSError as err:
+        raise UsageError(f"{path}: cannot be read: {err.strerror}.") from err
+    except msgspec.MsgspecError as err:
+        raise UsageError(
+            f"{path}: no JSON array of records ({err}). See gsb-tvm db export."
+        ) from err
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a file of records, and turn the system's complaints into ours."""
+    try:
         with FileLock(f"{path}.lock", timeout=_LOCK_SECONDS):
-            _append(path, b"".join(map(to_line, records)))
+            yield
     except Timeout as err:
         raise OutputError(
             f"{path}: locked by another process for {_LOCK_SECONDS:.0f} s. Stop that process, or "
-            "name another file with --records."
+            "take another file."
         ) from err
     except OSError as err:
         raise OutputError(f"{path}: records cannot be written: {err.strerror}.") from err
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write beside, flush, rename: whoever reads meanwhile sees the old file or the new one."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            os.fchmod(handle, path.stat().st_mode & 0o777)
+            file.write(data)
+            file.flush()
+            os.fsync(handle)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
 
 
 def _append(path: Path, data: bytes) -> None:

@@ -1,0 +1,206 @@
+"""``gsb-tvm db``: files of tuning records: check, list, merge, prune, export, import."""
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gsb_tvm import command
+from gsb_tvm.dialect.errors import UsageError
+
+if TYPE_CHECKING:
+    from gsb_tvm.schedules.records import Fault, Key, Loaded, Record
+
+
+def parser(prog: str) -> command.Parser:
+    """Parser of the command: a word for what to do, then its arguments."""
+    made = command.Parser(
+        prog, "Check, list, merge, prune, export and import files of tuning records."
+    )
+    verbs = made.add_subparsers(dest="what", metavar="WHAT", required=True)
+
+    def verb(name: str, execute: Callable[[argparse.Namespace], None], text: str) -> command.Parser:
+        found = verbs.add_parser(name, description=f"{text[:1].upper()}{text[1:]}.", help=text)
+        found.set_defaults(execute=execute)
+        found.add_argument("file", type=Path, metavar="FILE", help="of records")
+        return found
+
+    verb("check", _check, "fail where a line is no record")
+    listed = verb("list", _list, "show each kernel's fastest choice")
+    listed.add_argument("--json", action="store_true", help="print all of it as JSON")
+    merged = verb("merge", _merge, "add the records of other files that are not there yet")
+    merged.add_argument("other", type=Path, nargs="+", metavar="OTHER", help="files to read")
+    verb("prune", _prune, "keep each kernel's fastest choice and what failed, and no other line")
+    exported = verb("export", _export, "write the records as JSON, for other programs")
+    exported.add_argument("output", type=Path, metavar="OUTPUT", help="a file to write")
+    imported = verb("import", _import, "add records from JSON that are not there yet")
+    imported.add_argument("input", type=Path, metavar="INPUT", help="a file that export wrote")
+    return made
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "python -m gsb_tvm.db") -> int:
+    """Run the command and return its exit code."""
+
+    def execute(args: argparse.Namespace) -> int:
+        args.execute(args)
+        return 0
+
+    words = sys.argv[1:] if argv is None else argv
+    return command.run(parser(prog), execute, words, needs_tvm=False)
+
+
+def _check(args: argparse.Namespace) -> None:
+    found = _load(args.file)
+    if found.faults:
+        raise UsageError(
+            f"{args.file}: {_lines(found.faults)} no records ({_kinds(found.faults)}) beside "
+            f"{_records(len(found.records))}. gsb-tvm db prune removes them."
+        )
+    command.require_stdout(lambda: print(_summary(found)))
+
+
+def _list(args: argparse.Namespace) -> None:
+    from gsb_tvm import console
+    from gsb_tvm.schedules.records import best
+
+    found = _load(args.file)
+    fastest, trials = best(found.records), Counter(record.key for record in found.records)
+    if args.json:
+        _print_json([_row(record, trials) for record in fastest.values()])
+        return
+
+    def show() -> None:
+        rows = [
+            [*_kernel(record), record.cpu, _choice(record), _time(record), str(trials[record.key])]
+            for record in fastest.values()
+        ]
+        titles = ("kernel", "shape", "CPU", "choice", "µs", "trials")
+        console.show(console.figures(titles, rows, texts=4), "", _summary(found))
+
+    command.require_stdout(show)
+
+
+def _merge(args: argparse.Namespace) -> None:
+    from gsb_tvm.schedules.records import append
+
+    there = _load(args.file).records if args.file.exists() else ()
+    found = [record for other in args.other for record in _load(other).records]
+    new = _new(there, found)
+    append(args.file, new)
+    command.require_stdout(lambda: print(_added(new, found)))
+
+
+def _prune(args: argparse.Namespace) -> None:
+    from gsb_tvm.schedules.records import rewrite
+
+    before, after = rewrite(args.file, _worth_keeping)
+    text = (
+        f"{_records(len(after))} kept, {len(before.records) - len(after)} dropped, "
+        f"{sum(before.faults.values())} other lines removed"
+    )
+    command.require_stdout(lambda: print(text))
+
+
+def _export(args: argparse.Namespace) -> None:
+    import msgspec
+
+    from gsb_tvm.runtime.outfile import write_file
+
+    found = _load(args.file)
+    text = msgspec.json.format(msgspec.json.encode(found.records, order="deterministic"))
+    write_file(args.output, text + b"\n")
+    command.require_stdout(lambda: print(_summary(found)))
+
+
+def _import(args: argparse.Namespace) -> None:
+    from gsb_tvm.schedules.records import append, from_json
+
+    found = from_json(args.input)
+    new = _new(_load(args.file).records if args.file.exists() else (), found)
+    append(args.file, new)
+    command.require_stdout(lambda: print(_added(new, found)))
+
+
+def _load(path: Path) -> "Loaded":
+    from gsb_tvm.schedules.records import load
+
+    return load(path)
+
+
+def _worth_keeping(found: Sequence["Record"]) -> list["Record"]:
+    """The fastest of each kernel, and failures, which need not be tried again; in their order."""
+    from gsb_tvm.schedules.records import best
+
+    fastest = {id(record) for record in best(found).values()}
+    return [record for record in found if record.failure or id(record) in fastest]
+
+
+def _new(there: Sequence["Record"], found: Sequence["Record"]) -> list["Record"]:
+    """Those of ``found`` that are not there, once each."""
+    from gsb_tvm.schedules.records import to_line
+
+    known = {to_line(record) for record in there}
+    return list({line: one for one in found if (line := to_line(one)) not in known}.values())
+
+
+def _row(record: "Record", trials: Counter["Key"]) -> dict[str, object]:
+    import msgspec
+
+    return {**msgspec.to_builtins(record), "trials": trials[record.key]}
+
+
+def _print_json(rows: list[dict[str, object]]) -> None:
+    import json
+
+    command.require_stdout(lambda: print(json.dumps(rows, indent=2)))
+
+
+def _kernel(record: "Record") -> tuple[str, str]:
+    """A spec's family, and the numbers of its rows and columns."""
+    from gsb_tvm.dialect.specs import decode
+    from gsb_tvm.dialect.work import shape_text
+
+    family, _, rest = record.kernel.partition(" ")
+    try:
+        return family, shape_text(decode(record.kernel))
+    except Exception:  # of another version of the package, which had other specs
+        return family, rest
+
+
+def _choice(record: "Record") -> str:
+    return " ".join(f"{name}={value}" for name, value in record.choice.items()) or "as by rule"
+
+
+def _time(record: "Record") -> str:
+    return f"{record.time * 1e6:.1f}"
+
+
+def _records(count: int) -> str:
+    return f"{count} record{'' if count == 1 else 's'}"
+
+
+def _lines(faults: Counter["Fault"]) -> str:
+    total = faults.total()
+    return f"{total} line is" if total == 1 else f"{total} lines are"
+
+
+def _kinds(faults: Counter["Fault"]) -> str:
+    return ", ".join(f"{count} {fault}" for fault, count in sorted(faults.items()))
+
+
+def _summary(found: "Loaded") -> str:
+    failed = sum(bool(record.failure) for record in found.records)
+    kernels = len({record.key for record in found.records})
+    faults = found.faults
+    skipped = f"; {faults.total()} lines skipped ({_kinds(faults)})" if faults else ""
+    return f"{_records(len(found.records))} of {kernels} kernels, {failed} failed{skipped}"
+
+
+def _added(new: Sequence["Record"], found: Sequence["Record"]) -> str:
+    return f"{_records(len(new))} added, {len(found) - len(new)} were there"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
