@@ -3,7 +3,7 @@
 import pytest
 
 from gsb_tvm import verification
-from gsb_tvm.dialect.errors import ToolchainError
+from gsb_tvm.dialect.errors import ToolchainError, UsageError
 from gsb_tvm.driver import Options, compile_model
 from gsb_tvm.runtime.metadata import read
 from gsb_tvm.runtime.session import load
@@ -60,3 +60,12 @@ def test_the_true_model_is_exact_and_another_differs(artefact):
     assert verification.compare(run, same, inputs).exact == 8
     other = verification.reference_of(tiny.binary_linear(seed=1))
     assert verification.compare(run, other, inputs).verdict == "failed"
+
+
+def test_a_model_with_other_inputs_is_named(artefact):
+    run, inputs = load(artefact).run, read(artefact).program.inputs
+    tokens = {"shape": (1, 7, tiny.FEATURES), "out_shape": (1, 7, tiny.COLUMNS)}
+    other = verification.reference_of(tiny.binary_linear(**tokens))
+    expected = r"takes x 1 x 7 x 40, the artefact x 1 x 5 x 40\. Give the ONNX file"
+    with pytest.raises(UsageError, match=expected):
+        verification.compare(run, other, inputs)

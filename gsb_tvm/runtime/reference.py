@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gsb_tvm.dialect.errors import ToolchainError
+from gsb_tvm.dialect.errors import ToolchainError, UsageError
 from gsb_tvm.runtime.metadata import Tensor
 
 # Moves the outputs of a GSB DeiT-Small by 4e-7, as much as another order of summation does; with
@@ -50,6 +50,8 @@ def onnxruntime_run(model: Any, inputs: Sequence[Tensor], *, optimise: bool = Tr
     ------
     ToolchainError
         ONNX Runtime refuses the model.
+    UsageError
+        The model has other inputs.
     """
     onnxruntime = onnxruntime_package()
     options = onnxruntime.SessionOptions()
@@ -64,6 +66,7 @@ def onnxruntime_run(model: Any, inputs: Sequence[Tensor], *, optimise: bool = Tr
         session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as err:  # onnxruntime raises classes of its native module
         raise ToolchainError(f"ONNX Runtime refuses the model ({_first_line(err)}).") from err
+    _check_inputs(session.get_inputs(), inputs)
     names = [spec.name for spec in inputs]
 
     def run(arrays: Sequence[Array]) -> list[Array]:
@@ -73,6 +76,30 @@ def onnxruntime_run(model: Any, inputs: Sequence[Tensor], *, optimise: bool = Tr
             raise ToolchainError(f"ONNX Runtime fails on the model ({_first_line(err)}).") from err
 
     return run
+
+
+def _check_inputs(found: Sequence[Any], wanted: Sequence[Tensor]) -> None:
+    """Refuse a model that cannot be the one of an artefact; an extent that is open fits any."""
+
+    def fits(shape: Sequence[Any], extents: Sequence[int]) -> bool:
+        pairs = zip(shape, extents, strict=False)
+        same = (not isinstance(size, int) or size == extent for size, extent in pairs)
+        return len(shape) == len(extents) and all(same)
+
+    shapes = {one.name: one.shape for one in found}
+    names = [spec.name for spec in wanted]
+    if set(shapes) == set(names) and all(fits(shapes[one.name], one.shape) for one in wanted):
+        return
+    model = ", ".join(f"{name} {_text(shape)}" for name, shape in shapes.items())
+    artefact = ", ".join(f"{spec.name} {_text(spec.shape)}" for spec in wanted)
+    raise UsageError(
+        f"that is another model: it takes {model}, the artefact {artefact}. "
+        "Give the ONNX file that it was compiled from."
+    )
+
+
+def _text(shape: Sequence[Any]) -> str:
+    return " x ".join(str(size) if isinstance(size, int) else "?" for size in shape)
 
 
 def _scaled(model: Any, seed: int) -> bytes:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 PROGRAM = """
 from gsb_tvm.models.demo import model_path
+from gsb_tvm.runtime.metadata import Tensor
 from gsb_tvm.runtime.reference import onnxruntime_run
-onnxruntime_run(model_path(), [])
+onnxruntime_run(model_path(), [Tensor("image", (1, 1, 8, 8), "float32")])
 """
 
 
