@@ -58,6 +58,8 @@ int main(int argc, char** argv) {
   read_numbers(argv[2], expected, DEMO_LOGITS_COUNT);
   runs = atoi(argv[3]) / 10;
   threads = atoi(argv[4]);
+  /* Or else the C library makes arenas of 2 kB as threads happen to meet. */
+  mallopt(M_ARENA_MAX, 1);
   long before = 0;
   for (int round = 0; round < 10; ++round) {
     run_all();
