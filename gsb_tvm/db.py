@@ -83,13 +83,7 @@ def _list(args: argparse.Namespace) -> None:
 
 
 def _merge(args: argparse.Namespace) -> None:
-    from gsb_tvm.schedules.records import append
-
-    there = _load(args.file).records if args.file.exists() else ()
-    found = [record for other in args.other for record in _load(other).records]
-    new = _new(there, found)
-    append(args.file, new)
-    command.require_stdout(lambda: print(_added(new, found)))
+    _add(args.file, [record for other in args.other for record in _load(other).records])
 
 
 def _prune(args: argparse.Namespace) -> None:
@@ -115,12 +109,19 @@ def _export(args: argparse.Namespace) -> None:
 
 
 def _import(args: argparse.Namespace) -> None:
-    from gsb_tvm.schedules.records import append, from_json
+    from gsb_tvm.schedules.records import from_json
 
-    found = from_json(args.input)
-    new = _new(_load(args.file).records if args.file.exists() else (), found)
-    append(args.file, new)
-    command.require_stdout(lambda: print(_added(new, found)))
+    _add(args.file, from_json(args.input))
+
+
+def _add(path: Path, found: Sequence["Record"]) -> None:
+    """Add what is not there yet, and say how much that is."""
+    from gsb_tvm.schedules.records import append
+
+    new = _new(_load(path).records if path.exists() else (), found)
+    append(path, new)
+    text = f"{_records(len(new))} added, {len(found) - len(new)} were there"
+    command.require_stdout(lambda: print(text))
 
 
 def _load(path: Path) -> "Loaded":
@@ -196,10 +197,6 @@ def _summary(found: "Loaded") -> str:
     faults = found.faults
     skipped = f"; {faults.total()} lines skipped ({_kinds(faults)})" if faults else ""
     return f"{_records(len(found.records))} of {kernels} kernels, {failed} failed{skipped}"
-
-
-def _added(new: Sequence["Record"], found: Sequence["Record"]) -> str:
-    return f"{_records(len(new))} added, {len(found) - len(new)} were there"
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ a writer ends a line that was cut before it adds its own.
 import hashlib
 import os
 import tempfile
-import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -294,8 +293,3 @@ def best(records: Iterable[Record]) -> dict[Key, Record]:
 
 def _time_of(record: Record | None) -> float:
     return float("inf") if record is None else record.time
-
-
-def now() -> int:
-    """Seconds since 1970, for :attr:`Record.made`."""
-    return int(time.time())
