@@ -23,7 +23,7 @@ _FOUR = "{<4 x i32>, <4 x i32>, <4 x i32>, <4 x i32>}"
 _IR = f"""
 declare {_FOUR} @llvm.aarch64.neon.ld1x4.v4i32.p0(ptr)
 
-define void @gsb_neon_begin(ptr %place, ptr %first, ptr %all) {{
+define void @gsb_neon_begin(ptr %place, ptr %first) {{
   %unknown = call ptr asm "", "=r,0"(ptr %first)
   store ptr %unknown, ptr %place, align 8
   ret void
@@ -131,12 +131,9 @@ class Place:
         self.place = local((1,), "uint64")
 
     def begin(self, buffer: Buffer, *index: Expr) -> Self:
-        """Go on from ``buffer[index]``.
-
-        The buffer is named as a whole, or TVM would cut it down to the elements that it sees used.
-        """
+        """Go on from ``buffer[index]``."""
         place, first = T.address_of(self.place[0]), T.address_of(buffer[index])
-        T.evaluate(T.call_extern("void", "gsb_neon_begin", place, first, buffer.data))
+        T.evaluate(T.call_extern("void", "gsb_neon_begin", place, first))
         return self
 
 

@@ -34,7 +34,8 @@ def lowering() -> Any:
     """The context in which TVM lowers kernels: buffers keep their sizes.
 
     Kernels allocate what they use. To find out that there is nothing to cut off, TVM takes a time
-    that grows faster than their buffers: 20 of the 56 s of a DeiT-Small for the Cortex-A72.
+    that grows faster than their buffers: 20 of the 56 s of a DeiT-Small for the Cortex-A72. Nor
+    does it see what is written through a pointer, as by the trails of Neon's tables.
     """
     import tvm
 
