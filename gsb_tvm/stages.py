@@ -9,6 +9,7 @@ from gsb_tvm.passes import pipeline
 from gsb_tvm.passes.report import Row, layer_rows, with_leftovers
 from gsb_tvm.progress import Clock
 from gsb_tvm.runtime.outfile import output_error
+from gsb_tvm.schedules.tunings import Tunings
 from gsb_tvm.targets import Profile
 from gsb_tvm.targets.spec import nearest
 
@@ -56,13 +57,13 @@ class Dump:
 
 
 class Stages:
-    """The pipeline for one target."""
+    """The pipeline for one target; kernels as ``tunings`` know them best."""
 
-    def __init__(self, profile: Profile) -> None:
+    def __init__(self, profile: Profile, tunings: Tunings | None = None) -> None:
         self.phases = {
             "recognise": pipeline.recognition_passes(),
             "pack": pipeline.packing_passes(profile),
-            "lower": pipeline.lowering_passes(profile),
+            "lower": pipeline.lowering_passes(profile, tunings),
         }
 
     def names(self) -> list[str]:

@@ -21,6 +21,7 @@ from gsb_tvm.passes.simplify_views import SimplifyViews
 from gsb_tvm.passes.split_columns import SplitColumns
 from gsb_tvm.passes.store_lattices import StoreLattices
 from gsb_tvm.passes.store_repeats import StoreRepeats
+from gsb_tvm.schedules.tunings import Tunings
 from gsb_tvm.targets import Profile
 
 
@@ -55,10 +56,10 @@ def packing_passes(profile: Profile) -> list[Pass]:
     ]
 
 
-def lowering_passes(profile: Profile) -> list[Pass]:
+def lowering_passes(profile: Profile, tunings: Tunings | None = None) -> list[Pass]:
     """Relax to TIR: kernels for packed operators, scheduled loops for float ones."""
     return [
-        LowerPacked(profile),
+        LowerPacked(profile, tunings),
         StoreLattices(),
         KeepNames(FuseLattices()),
         StoreRepeats(),

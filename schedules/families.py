@@ -1,6 +1,7 @@
-"""Which family makes the kernel of which spec."""
+"""Which family makes the kernel of which spec, and what may be chosen of it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from gsb_tvm.dialect.specs import (
@@ -12,32 +13,94 @@ from gsb_tvm.dialect.specs import (
     Patches,
     ValuePlanes,
 )
-from gsb_tvm.schedules.attention_planes import kernel as attention_planes
-from gsb_tvm.schedules.attention_value import kernel as attention_value
-from gsb_tvm.schedules.batch_matmul import kernel as batch_matmul
-from gsb_tvm.schedules.binarize import kernel as binarize
-from gsb_tvm.schedules.dense import kernel as dense
-from gsb_tvm.schedules.dense import method
-from gsb_tvm.schedules.patches import kernel as patches
-from gsb_tvm.schedules.value_planes import kernel as value_planes
+from gsb_tvm.schedules import (
+    attention_planes,
+    attention_value,
+    batch_matmul,
+    binarize,
+    dense,
+    patches,
+    value_planes,
+)
+from gsb_tvm.schedules.choices import Choice, Value, as_choice, as_parameters, distinct
 from gsb_tvm.targets import Profile
 
-_FAMILIES: Mapping[type, Callable[[Any, Profile], Any]] = {
-    AttentionPlanes: attention_planes,
-    AttentionValue: attention_value,
-    BatchMatmul: batch_matmul,
-    Binarize: binarize,
-    Dense: dense,
-    Patches: patches,
-    ValuePlanes: value_planes,
+
+@dataclass(frozen=True)
+class Fixed:
+    """Parameters of a family that leaves no choice."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family of kernels.
+
+    Attributes
+    ----------
+    kernel
+        PrimFunc of a spec for a profile, with the parameters given.
+    parameters
+        Class of the parameters: a frozen dataclass of numbers, words and enumerations of words.
+    rule
+        Parameters by the rule: a pure function of spec and profile.
+    space
+        All parameters that are worth trying; the rule's may be among them.
+    version
+        Of the schedules: one more wherever the same parameters give another kernel, so that what
+        was measured before counts no more.
+    """
+
+    kernel: Callable[[Any, Profile, Any], Any]
+    parameters: type = Fixed
+    rule: Callable[[Any, Profile], Any] = lambda _spec, _profile: Fixed()
+    space: Callable[[Any, Profile], Iterable[Any]] = lambda _spec, _profile: ()
+    version: int = 1
+
+
+def _fixed(kernel: Callable[[Any, Profile], Any]) -> Family:
+    return Family(lambda spec, profile, _parameters: kernel(spec, profile))
+
+
+_FAMILIES: Mapping[type, Family] = {
+    AttentionPlanes: _fixed(attention_planes.kernel),
+    AttentionValue: _fixed(attention_value.kernel),
+    BatchMatmul: _fixed(batch_matmul.kernel),
+    Binarize: _fixed(binarize.kernel),
+    Dense: _fixed(dense.kernel),
+    Patches: _fixed(patches.kernel),
+    ValuePlanes: _fixed(value_planes.kernel),
 }
 
 
-def kernel(spec: Any, profile: Profile) -> Any:
-    """PrimFunc of a packed operator: arguments are the spec's inputs, then its outputs."""
-    return _FAMILIES[type(spec)](spec, profile)
+def rule(spec: Any, profile: Profile) -> dict[str, Value]:
+    """The choice by rule."""
+    return as_choice(_FAMILIES[type(spec)].rule(spec, profile))
 
 
-def variant(spec: Any, profile: Profile) -> str:
+def space(spec: Any, profile: Profile) -> tuple[dict[str, Value], ...]:
+    """All choices that are worth trying, each once, the rule's first."""
+    family = _FAMILIES[type(spec)]
+    return distinct(family.rule(spec, profile), family.space(spec, profile))
+
+
+def version(spec: Any) -> int:
+    """Version of the schedules of the spec's family."""
+    return _FAMILIES[type(spec)].version
+
+
+def kernel(spec: Any, profile: Profile, choice: Choice | None = None) -> Any:
+    """PrimFunc of a packed operator: arguments are the spec's inputs, then its outputs.
+
+    ``choice`` is one of :func:`space`; without it the rule's.
+    """
+    family = _FAMILIES[type(spec)]
+    chosen = rule(spec, profile) if choice is None else choice
+    return family.kernel(spec, profile, as_parameters(chosen, family.parameters))
+
+
+def variant(spec: Any, profile: Profile, choice: Choice | None = None) -> str:
     """How the kernel works, where its family has several ways: a word for its name, or nothing."""
-    return method(spec, profile).name.lower() if isinstance(spec, Dense) else ""
+    chosen = rule(spec, profile) if choice is None else choice
+    if isinstance(spec, Dense) and "method" not in chosen:
+        return dense.method(spec, profile).name.lower()
+    return str(chosen.get("method", ""))

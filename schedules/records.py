@@ -28,15 +28,13 @@ from filelock import FileLock, Timeout
 
 from gsb_tvm.dialect.errors import OutputError, UsageError
 from gsb_tvm.dialect.specs import encode
+from gsb_tvm.schedules.choices import Value
 from gsb_tvm.targets import Profile
 
 FORMAT = 1
 _MARK = "gsb-record"
 _MOST_BYTES = 1 << 16  # of a line: any longer one is damaged
 _LOCK_SECONDS = 60.0
-
-Value = int | float | str
-"""Of a parameter of a choice."""
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -277,6 +275,19 @@ def _append(path: Path, data: bytes) -> None:
             raise
     finally:
         os.close(handle)
+
+
+def times(records: Iterable[Record]) -> list[tuple[dict[str, Value], float]]:
+    """Every choice that never failed with the median of all its times, in order of appearance."""
+    found: list[tuple[dict[str, Value], list[float], list[bool]]] = []
+    for record in records:
+        entry = next((each for each in found if each[0] == record.choice), None)
+        if entry is None:
+            entry = (dict(record.choice), [], [])
+            found.append(entry)
+        entry[1].extend(record.seconds)
+        entry[2].append(bool(record.failure))
+    return [(choice, median(seconds)) for choice, seconds, failed in found if not any(failed)]
 
 
 def best(records: Iterable[Record]) -> dict[Key, Record]:

@@ -21,6 +21,9 @@ PHASE = "gsb.phase"
 SPEC = "gsb.spec"
 """Attribute of a packed operator's kernel: its specification as text."""
 
+TUNED = "gsb.tuned"
+"""Attribute of a kernel whose parameters come from records of tuning: the parameters as text."""
+
 
 def statements(func: tirx.PrimFunc) -> list[Any]:
     """Statements of a kernel's root block, in order; none where it has no such block."""
