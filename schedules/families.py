@@ -68,7 +68,9 @@ _FAMILIES: Mapping[type, Family] = {
     Binarize: _fixed(binarize.kernel),
     Dense: _fixed(dense.kernel),
     Patches: _fixed(patches.kernel),
-    ValuePlanes: _fixed(value_planes.kernel),
+    ValuePlanes: Family(
+        value_planes.kernel, value_planes.Parameters, value_planes.rule, value_planes.space
+    ),
 }
 
 

@@ -9,10 +9,13 @@ from gsb_tvm.dialect.errors import ModelError
 from gsb_tvm.dialect.specs import Kind, ValuePlanes
 from gsb_tvm.schedules import vector as v
 from gsb_tvm.schedules.value_planes import formula
+from gsb_tvm.schedules.value_planes.space import Parameters, rule, space
 from gsb_tvm.targets import Profile
 
+__all__ = ["Parameters", "kernel", "rule", "space"]
 
-def kernel(spec: ValuePlanes, profile: Profile) -> v.Expr:
+
+def kernel(spec: ValuePlanes, profile: Profile, parameters: Parameters) -> v.Expr:
     """PrimFunc of ``spec``; arguments are ``spec.inputs()`` then ``spec.outputs()``.
 
     Raises
@@ -33,6 +36,7 @@ def kernel(spec: ValuePlanes, profile: Profile) -> v.Expr:
 
     def body(*tensors: v.Buffer) -> None:
         names = [name for name, _, _ in [*spec.inputs(), *spec.outputs()]]
-        formula.planes(spec, profile, dict(zip(names, tensors, strict=True)))
+        named = dict(zip(names, tensors, strict=True))
+        formula.Planes(spec, profile, parameters, named).emit()
 
     return v.prim_func([*spec.inputs(), *spec.outputs()], body)

@@ -28,18 +28,11 @@ from gsb_tvm.schedules.top_bits import (
     words_of,
 )
 from gsb_tvm.schedules.value_planes.bounds import Bounds
-from gsb_tvm.targets import Profile
 
-ROWS = 4  # tokens whose words are one vector
+ROWS = QUAD  # tokens whose words are one vector
 ALL = 0xFFFFFFFF
 
 Buffers = dict[str, v.Buffer]
-
-
-def serves(spec: ValuePlanes, profile: Profile) -> bool:
-    """Whether signs are taken from the highest bits: of whole words of four tokens."""
-    rows = spec.rows
-    return profile.has_neon and rows.width % WORD_BITS == 0 and rows.tokens >= ROWS
 
 
 def nearest(bounds: Bounds) -> v.Expr:

@@ -215,11 +215,11 @@ def _check(
     for n in range(DRAWS):
         inputs = family.data(case, rng, n)
         result.cases += 1
-        if differing := [*_differing(spec, main, inputs)]:
-            result.wrong.append(f"draw {n}, {', '.join(differing)}, {cut}: {encode(spec)}")
+        if names := [*differing(spec, main, inputs)]:
+            result.wrong.append(f"draw {n}, {', '.join(names)}, {cut}: {encode(spec)}")
 
 
-def _differing(spec: Any, main: Any, inputs: list[Array]) -> Iterator[str]:
+def differing(spec: Any, main: Any, inputs: list[Array]) -> Iterator[str]:
     """Names of outputs that differ from the oracle's; padding tokens hold anything."""
     outputs = [np.full(shape, 0x5A, dtype) for _, shape, dtype in spec.outputs()]
     tensors = [tvm.runtime.tensor(array) for array in (*inputs, *outputs)]

@@ -1,0 +1,57 @@
+"""Whatever is chosen of a kernel, it computes what the oracle says."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import tvm_ffi
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gsb_tvm.dialect.bits import Rows
+from gsb_tvm.dialect.specs import Kind, ValuePlanes
+from gsb_tvm.schedules.families import kernel, rule, space
+from tests.schedules import campaign
+from tests.schedules.cuts import CUTS, Cut
+from tests.schedules.levels import ARM, compiled, profile_of, runnable, target_of
+
+FAMILIES = {name: campaign.FAMILIES[name] for name in ("value_planes",)}
+MODEL = [
+    ValuePlanes(Rows(1, 198, 6, 64), Kind.MASKED, True, (0.7, 0.9)),
+]
+"""What a vision transformer asks for."""
+LEVELS = ("icelake-server", "skylake-avx512", "haswell", "x86-64", ARM[0])
+EXAMPLES = 5
+DRAWS = 3
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("spec", MODEL, ids=str)
+def test_a_space_begins_with_the_rule_and_is_not_too_large(spec: Any, level: str) -> None:
+    profile = profile_of(target_of(level))
+    choices = space(spec, profile)
+    assert choices[0] == rule(spec, profile)
+    assert 10 <= len(choices) <= 300
+    by_rule = kernel(spec, profile, choices[0])
+    assert tvm_ffi.structural_equal(by_rule, kernel(spec, profile))
+    other = kernel(spec, profile, choices[-1])
+    assert not tvm_ffi.structural_equal(other, by_rule)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_choice_computes_what_the_oracle_says(name: str, level: str) -> None:
+    profile, family = runnable(target_of(level)), FAMILIES[name]
+
+    @settings(max_examples=EXAMPLES, deadline=None, derandomize=True, database=None)
+    @given(family.cases(profile), CUTS, st.data())
+    def examine(case: Any, cut: Cut, data: st.DataObject) -> None:
+        spec = family.spec(case)
+        choice = data.draw(st.sampled_from(space(spec, profile)))
+        main = compiled(cut(kernel(spec, profile, choice)), profile)["main"]
+        rng = np.random.default_rng(data.draw(st.integers(0, 2**31)))
+        for n in range(DRAWS):
+            inputs = family.data(case, rng, n)
+            assert not list(campaign.differing(spec, main, inputs)), choice
+
+    examine()
