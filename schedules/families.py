@@ -64,7 +64,9 @@ def _fixed(kernel: Callable[[Any, Profile], Any]) -> Family:
 _FAMILIES: Mapping[type, Family] = {
     AttentionPlanes: _fixed(attention_planes.kernel),
     AttentionValue: _fixed(attention_value.kernel),
-    BatchMatmul: _fixed(batch_matmul.kernel),
+    BatchMatmul: Family(
+        batch_matmul.kernel, batch_matmul.Parameters, batch_matmul.rule, batch_matmul.space
+    ),
     Binarize: _fixed(binarize.kernel),
     Dense: _fixed(dense.kernel),
     Patches: _fixed(patches.kernel),

@@ -13,11 +13,11 @@ Each is ``constant + row + column + slope * #first + #second``; padding bits are
 and drop out.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gsb_tvm.dialect.specs import Kind
+from gsb_tvm.dialect.specs import BatchMatmul, Kind
 from gsb_tvm.schedules.vector import Expr
 
 Words = tuple[Expr, Any]  # bits and nonzero (None where there is none) of one vector of words
@@ -55,9 +55,24 @@ class Form:
         return 1 if self.second is None else 2
 
 
-def form(a: Kind, b: Kind) -> Form:
-    """Form of the product of two planes of these kinds."""
-    return _FORMS[a, b]
+def kinds(spec: BatchMatmul, masked: bool) -> tuple[list[Kind], list[Kind]]:
+    """Kinds that the planes of a and b are taken for: without zeros, unless ``masked``."""
+
+    def side(kinds: Sequence[Kind]) -> list[Kind]:
+        return [Kind.SIGN if kind is Kind.MASKED and not masked else kind for kind in kinds]
+
+    return side(spec.a_kinds), side(spec.b_kinds)
+
+
+def forms(spec: BatchMatmul, masked: bool) -> list[list[Form]]:
+    """Forms of the products of every plane of a with every plane of b."""
+    a_kinds, b_kinds = kinds(spec, masked)
+    return [[_FORMS[a, b] for b in b_kinds] for a in a_kinds]
+
+
+def passes(spec: BatchMatmul, masked: bool) -> int:
+    """Counts that are made for all pairs of planes."""
+    return sum(form.passes for row in forms(spec, masked) for form in row)
 
 
 def _both(a: Words, b: Words) -> Expr:

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from gsb_tvm.dialect import oracle
 from gsb_tvm.dialect.bits import Rows, pack_rows
 from gsb_tvm.dialect.specs import BatchMatmul, Kind
-from gsb_tvm.schedules.batch_matmul import kernel
-from gsb_tvm.schedules.batch_matmul.tiles import UNROLLED, choose
+from gsb_tvm.schedules.batch_matmul.formula import passes
+from gsb_tvm.schedules.batch_matmul.space import UNROLLED, fitted_rows, rule
+from gsb_tvm.schedules.families import kernel
 from gsb_tvm.targets import resolve
 from tests.schedules import levels
 from tests.schedules.cuts import CUTS, WHOLE, Cut
@@ -124,12 +125,15 @@ def test_compiles_to_byte_counts_on_arm() -> None:
 
 
 def test_tile_never_exceeds_the_tokens() -> None:
-    profile = resolve(LEVELS["avx512-vpopcntdq"])
-    tile = choose(profile, a_tokens=2, b_tokens=17, passes=1)
+    spec = BatchMatmul(Rows(1, 2, 1, 64), Rows(1, 17, 1, 64), (Kind.SIGN,), (Kind.SIGN,))
+    tile = rule(spec, resolve(LEVELS["avx512-vpopcntdq"]))
     assert (tile.rows, tile.vectors) == (2, 2)
 
 
 def test_many_planes_take_fewer_rows() -> None:
-    profile = resolve(LEVELS["avx512-vpopcntdq"])
-    one, twelve = (choose(profile, a_tokens=198, b_tokens=198, passes=n) for n in (1, 12))
-    assert twelve.rows * twelve.vectors * 12 <= UNROLLED < one.rows * one.vectors * 12
+    kinds, rows = (Kind.MASKED, Kind.MASK), Rows(1, 198, 1, 64)
+    spec = BatchMatmul(rows, rows, kinds, kinds)
+    tile = rule(spec, resolve(LEVELS["avx512-vpopcntdq"]))
+    one, all_of = (fitted_rows(tile, count) for count in (1, passes(spec, masked=True)))
+    assert passes(spec, masked=True) == 7
+    assert all_of * tile.vectors * 7 <= UNROLLED < one * tile.vectors * 7
