@@ -67,7 +67,7 @@ _FAMILIES: Mapping[type, Family] = {
     BatchMatmul: Family(
         batch_matmul.kernel, batch_matmul.Parameters, batch_matmul.rule, batch_matmul.space
     ),
-    Binarize: _fixed(binarize.kernel),
+    Binarize: Family(binarize.kernel, binarize.Parameters, binarize.rule, binarize.space),
     Dense: _fixed(dense.kernel),
     Patches: _fixed(patches.kernel),
     ValuePlanes: Family(

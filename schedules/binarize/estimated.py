@@ -16,27 +16,27 @@ from gsb_tvm.schedules import neon
 from gsb_tvm.schedules import vector as v
 from gsb_tvm.schedules.binarize.estimates import ALL, ROWS, Estimates
 from gsb_tvm.schedules.binarize.formula import Emitter, named, shared
+from gsb_tvm.schedules.binarize.space import Parameters
 from gsb_tvm.schedules.binarize.wide import Wide
 from gsb_tvm.schedules.sharing import Share
 from gsb_tvm.schedules.top_bits import QUAD
 from gsb_tvm.schedules.vector import Buffer, Expr
 from gsb_tvm.targets.profile import Profile
 
-CHAINS = 4  # sums of a row side by side, a vector each: 16 registers for four rows
 STEP = WORD_BITS // QUAD  # vectors of a row that are added before the next test
 
 Load = Callable[[int, Expr], Expr]  # (row, feature) -> four neighbours
 
 
-def kernel(spec: Binarize, profile: Profile) -> Any:
-    """PrimFunc of a spec for which :func:`gsb_tvm.schedules.binarize.estimates.serves`."""
+def kernel(spec: Binarize, profile: Profile, parameters: Parameters) -> Any:
+    """PrimFunc of a spec for which :func:`gsb_tvm.schedules.binarize.space.by_estimates`."""
 
     def body(*tensors: Buffer) -> None:
         buffers = named(spec, tensors)
         shared(
             spec.compare,
             buffers,
-            lambda emitter, share: _Blocks(spec, profile, buffers, emitter).emit(share),
+            lambda emitter, share: _Blocks(spec, profile, parameters, buffers, emitter).emit(share),
         )
 
     return v.prim_func([*spec.inputs(), *spec.outputs()], body)
@@ -44,12 +44,19 @@ def kernel(spec: Binarize, profile: Profile) -> Any:
 
 class _Blocks:
     def __init__(
-        self, spec: Binarize, profile: Profile, buffers: dict[str, Buffer], emitter: Emitter
+        self,
+        spec: Binarize,
+        profile: Profile,
+        parameters: Parameters,
+        buffers: dict[str, Buffer],
+        emitter: Emitter,
     ) -> None:
+        assert parameters.chains is not None
         self._spec, self._buffers = spec, buffers
         self._words = words(spec.rows.features)
         self._estimates = Estimates(spec, buffers)
-        self._exact = Wide(spec, profile, buffers, emitter, ROWS)
+        self._chains = parameters.chains
+        self._exact = Wide(spec, profile, Parameters(ROWS, words=1, sum_words=1), buffers, emitter)
         self._mean, self._deviation = (v.local((ROWS,), "float32") for _ in range(2))
         self._doubts = v.workspace((self._words, ROWS), "uint32")
 
@@ -87,20 +94,22 @@ class _Blocks:
 
     def _row_sums(self, values: Callable[[int, Expr], Expr]) -> Expr:
         """Four rows' sums of ``values(row, feature)``, vectors of four features, over n."""
-        sums = [v.local((CHAINS, QUAD), "float32") for _ in range(ROWS)]
-        cells = [(row, chain) for row in range(ROWS) for chain in range(CHAINS)]
+        sums = [v.local((self._chains, QUAD), "float32") for _ in range(ROWS)]
+        cells = [(row, chain) for row in range(ROWS) for chain in range(self._chains)]
         for row, chain in cells:
             v.store(sums[row], v.splat(0.0, QUAD), chain, 0, lanes=QUAD)
         with T.serial(0, self._words) as word:
             for row in range(ROWS):
                 for i in range(STEP):
                     value = values(row, word * WORD_BITS + i * QUAD)
-                    total = v.load(sums[row], i % CHAINS, 0, lanes=QUAD) + value
-                    v.store(sums[row], total, i % CHAINS, 0, lanes=QUAD)
+                    total = v.load(sums[row], i % self._chains, 0, lanes=QUAD) + value
+                    v.store(sums[row], total, i % self._chains, 0, lanes=QUAD)
         totals = []
         for row in range(ROWS):
-            a, b, c, d = (v.load(sums[row], chain, 0, lanes=QUAD) for chain in range(CHAINS))
-            totals.append(v.bind((a + b) + (c + d)))
+            parts = [v.load(sums[row], chain, 0, lanes=QUAD) for chain in range(self._chains)]
+            while len(parts) > 1:
+                parts = [low + high for low, high in zip(parts[::2], parts[1::2], strict=True)]
+            totals.append(v.bind(parts[0]))
         low, high = (v.bind(neon.add_float_pairs(*totals[i : i + 2])) for i in (0, 2))
         return neon.add_float_pairs(low, high) / v.splat(float(self._spec.rows.features), ROWS)
 

@@ -23,7 +23,7 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from gsb_tvm.dialect.bits import WORD_BITS, words
-from gsb_tvm.dialect.specs import Binarize, Kind
+from gsb_tvm.dialect.specs import Binarize
 from gsb_tvm.schedules import neon
 from gsb_tvm.schedules import vector as v
 from gsb_tvm.schedules.binarize.formula import DEVIATION_HIGH, DEVIATION_LOW, fused
@@ -38,23 +38,14 @@ from gsb_tvm.schedules.top_bits import (
     words_of,
 )
 from gsb_tvm.schedules.vector import Buffer, Expr
-from gsb_tvm.targets.profile import Profile
 
-ROWS = 4  # of a block: words of four tokens are one vector
+ROWS = QUAD  # of a block: words of four tokens are one vector
 MEAN = 16.0
 ERROR = 2.0**-9
 ULP = 2.0**-24
 FAR = 2.0**20  # an R whose error is too large
 TINY = 2.0**-90  # products of a gamma below may underflow
 ALL = 0xFFFFFFFF
-
-
-def serves(spec: Binarize, profile: Profile) -> bool:
-    """Whether rows are compared by estimates: norms of whole words, at zero where zeros count."""
-    rows, compare = spec.rows, spec.compare
-    at_zero = compare.kind is not Kind.MASKED or (compare.strict and compare.bound == 0)
-    whole = rows.width % WORD_BITS == 0
-    return profile.has_neon and spec.norm and whole and at_zero and rows.tokens >= ROWS
 
 
 class Estimates:

@@ -30,7 +30,7 @@ from gsb_tvm.schedules.binarize.formula import (
     quotient,
     shared,
 )
-from gsb_tvm.schedules.binarize.tiles import block_rows, sum_words
+from gsb_tvm.schedules.binarize.space import Parameters, Quotient
 from gsb_tvm.schedules.packing import word_of
 from gsb_tvm.schedules.sharing import Share
 from gsb_tvm.schedules.vector import (
@@ -59,7 +59,7 @@ class _Stats:
     reciprocal: Buffer
 
 
-def kernel(spec: Binarize, profile: Profile) -> Any:
+def kernel(spec: Binarize, profile: Profile, parameters: Parameters) -> Any:
     """PrimFunc for rows of at least 32 features."""
 
     def body(*tensors: Buffer) -> None:
@@ -67,33 +67,35 @@ def kernel(spec: Binarize, profile: Profile) -> Any:
         shared(
             spec.compare,
             buffers,
-            lambda emitter, share: Wide(spec, profile, buffers, emitter).emit(share),
+            lambda emitter, share: Wide(spec, profile, parameters, buffers, emitter).emit(share),
         )
 
     return prim_func([*spec.inputs(), *spec.outputs()], body)
 
 
 class Wide:
-    """Blocks of ``block`` rows of one part, by default as many as hide latencies."""
+    """Blocks of rows of one part."""
 
     def __init__(
         self,
         spec: Binarize,
         profile: Profile,
+        parameters: Parameters,
         buffers: dict[str, Buffer],
         emitter: Emitter,
-        block: int | None = None,
     ) -> None:
+        assert parameters.rows and parameters.words
+        assert parameters.sum_words
         rows = spec.rows
         # Whole words follow each other across groups: one long group.
         whole = rows.width % WORD_BITS == 0
         self._rows = Rows(rows.batch, rows.tokens, 1, rows.features) if whole else rows
         self._spec, self._profile = spec, profile
-        self._fast_quotient = profile.has_fma
+        self._fast_quotient = parameters.quotient is Quotient.FUSED
         self._buffers = buffers
         self._emitter = emitter
-        self._block = block or block_rows(rows.tokens)
-        self._sum_words = sum_words(rows.features, profile.lanes)
+        self._block, self._words = parameters.rows, parameters.words
+        self._sum_words = parameters.sum_words
 
     def emit(self, share: Share) -> None:
         """Every batch element's blocks of the part."""
@@ -193,9 +195,17 @@ class Wide:
         rows = self._rows
         per_group = words(rows.width)
         with T.serial(0, rows.groups) as g:
-            with T.serial(0, rows.width // WORD_BITS) as w:
+            whole, rest = divmod(rows.width // WORD_BITS, self._words)
+
+            def pack(w: Expr, g: Expr = g) -> None:
                 start = bind(g * rows.width + w * WORD_BITS)
                 self.pack_word(b, first, start, g * per_group + w, normed, None)
+
+            with T.serial(0, whole) as step:
+                for i in range(self._words):
+                    pack(step * self._words + i)
+            for i in range(rest):
+                pack(whole * self._words + i)
             if rows.width % WORD_BITS:
                 wanted = bind(g * rows.width + rows.width // WORD_BITS * WORD_BITS)
                 start = bind(T.min(wanted, rows.features - WORD_BITS))

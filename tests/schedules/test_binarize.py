@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from gsb_tvm.dialect import oracle
 from gsb_tvm.dialect.bits import Rows, unpack_rows
 from gsb_tvm.dialect.specs import Binarize, Compare, Kind
-from gsb_tvm.schedules.binarize import kernel
-from gsb_tvm.schedules.binarize.tiles import block_rows, sum_words
+from gsb_tvm.schedules.binarize.space import rule
+from gsb_tvm.schedules.families import kernel
 from gsb_tvm.targets.profile import Profile
 from tests.schedules.cuts import CUTS, WHOLE, Cut
 from tests.schedules.levels import ALL, compiled, profile_of, runnable, target_of
@@ -245,14 +245,14 @@ def test_words_are_vector_compares_and_masks(level: Profile) -> None:
     assert ("zmm" in source) == level.has_avx512
 
 
+@pytest.mark.parametrize("level", ["skylake-avx512", "haswell", "x86-64"])
 @pytest.mark.parametrize("tokens", range(1, 15))
-def test_block_rows_stay_within_the_tokens(tokens: int) -> None:
-    assert 1 <= block_rows(tokens) <= min(6, tokens)
-
-
-@pytest.mark.parametrize("lanes", [4, 8, 16])
 @pytest.mark.parametrize("features", [32, 63, 64, 65, 4096])
-def test_sum_words_fit_row_and_registers(features: int, lanes: int) -> None:
-    words = sum_words(features, lanes)
-    assert 1 <= words <= features // 32
-    assert 32 * words // lanes <= 8
+def test_blocks_and_sums_fit_rows_and_registers(level: str, tokens: int, features: int) -> None:
+    spec = Binarize(Rows(1, tokens, 1, features), Compare(Kind.SIGN), True, True, EPS)
+    profile = profile_of(target_of(level))
+    found = rule(spec, profile)
+    assert found.rows == min(6, tokens)
+    assert found.sum_words is not None
+    assert 1 <= found.sum_words <= features // 32
+    assert 32 * found.sum_words // profile.lanes <= 8

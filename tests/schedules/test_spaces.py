@@ -9,17 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gsb_tvm.dialect.bits import Rows
-from gsb_tvm.dialect.specs import BatchMatmul, Kind, ValuePlanes
+from gsb_tvm.dialect.specs import BatchMatmul, Binarize, Compare, Kind, ValuePlanes
 from gsb_tvm.schedules.families import kernel, rule, space
 from tests.schedules import campaign
 from tests.schedules.cuts import CUTS, Cut
 from tests.schedules.levels import ARM, compiled, profile_of, runnable, target_of
 
-FAMILIES = {name: campaign.FAMILIES[name] for name in ("batch_matmul", "value_planes")}
+FAMILIES = {name: campaign.FAMILIES[name] for name in ("batch_matmul", "binarize", "value_planes")}
 SIGNS, ZEROS = (Kind.SIGN,), (Kind.MASKED,) * 3
 MODEL = [
     BatchMatmul(Rows(6, 198, 1, 64), Rows(6, 198, 1, 64), SIGNS, SIGNS),
     BatchMatmul(Rows(6, 198, 1, 64), Rows(6, 198, 1, 64), ZEROS, ZEROS),
+    Binarize(Rows(1, 198, 1, 384), Compare(Kind.MASKED), True, True, 1e-12),
+    Binarize(Rows(1, 198, 1, 384), Compare(Kind.SIGN), False, True),
     ValuePlanes(Rows(1, 198, 6, 64), Kind.MASKED, True, (0.7, 0.9)),
 ]
 """What a vision transformer asks for."""
