@@ -84,7 +84,8 @@ class Wide:
         buffers: dict[str, Buffer],
         emitter: Emitter,
     ) -> None:
-        assert parameters.rows and parameters.words
+        assert parameters.rows
+        assert parameters.words
         assert parameters.sum_words
         rows = spec.rows
         # Whole words follow each other across groups: one long group.
