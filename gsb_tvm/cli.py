@@ -15,6 +15,7 @@ VERBS = {
     "verify": ("verify", "compare a compiled model with ONNX Runtime"),
     "inspect": ("inspect", "show what an artefact says about itself"),
     "db": ("db", "check, list, merge and prune records of tuning"),
+    "device": ("device", "serve, track and list the boards of a farm that tunes"),
     "targets": ("list_targets", "list targets, or show how one is understood"),
     "paths": ("paths", "show where the files for C++ programs are"),
     "doctor": ("doctor", "show what is installed and what is missing"),

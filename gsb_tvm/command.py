@@ -61,6 +61,15 @@ def batches(text: str) -> tuple[int, ...]:
     return tuple(map(int, words))
 
 
+def address(text: str) -> tuple[str, int]:
+    """Read the value of ``--tracker``: a host's name or number, and a port."""
+    host, _, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise argparse.ArgumentTypeError(f'"{text}" is no HOST:PORT as in 127.0.0.1:9190')
+    return host, int(port)
+
+
 def _nearest_option(message: str, known: Sequence[str]) -> str:
     """Name the options nearest to the first one that is not known."""
     _, found, words = message.partition("unrecognized arguments: ")

@@ -1,0 +1,234 @@
+"""TVM's RPC server and tracker in the foreground: bound to few ports, and gone when they end.
+
+TVM runs both in a worker process behind a handle. Run here in this process, a server is one process
+that forks for each session; a session ends with it, however it ends.
+"""
+
+import ctypes
+import errno
+import ipaddress
+import logging
+import multiprocessing
+import os
+import resource
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from gsb_tvm.dialect.errors import ToolchainError, UsageError
+from gsb_tvm.tuning.farm import Address, reason, text
+
+_BACKLOG = 128
+_RETRY_S = 1.0
+_SILENT_S = 30
+_PR_SET_PDEATHSIG = 1  # Source: Linux, linux/prctl.h.
+
+
+def listen(host: str, port: int, port_end: int) -> socket.socket:
+    """Listen on the first free port from ``port`` to ``port_end``, both included.
+
+    Raises
+    ------
+    UsageError
+        The host is no address of this machine, all ports are taken, or may not be used.
+    """
+    if not 0 < port <= port_end < 65536:
+        raise UsageError(f"ports {port} to {port_end} are no range within 1 to 65535.")
+    try:
+        family, kind, _, _, _ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError as err:
+        raise UsageError(f'"{host}" is no address of this machine ({reason(err)}).') from err
+    sock = socket.socket(family, kind)
+    try:
+        # A port whose last connections wind down can be used again at once.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _keep_alive(sock)  # inherited by the connections that come: a client may lose its power
+        _bind(sock, host, port, port_end)
+        sock.listen(_BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def where(sock: socket.socket) -> str:
+    """Address of a listening socket."""
+    return text(sock.getsockname()[:2])
+
+
+def is_open_to_others(sock: socket.socket) -> bool:
+    """Whether a listening socket can be reached from other machines."""
+    return not ipaddress.ip_address(sock.getsockname()[0].partition("%")[0]).is_loopback
+
+
+def serve(
+    sock: socket.socket, key: str, tracker: Address | None, say: Callable[[str], None]
+) -> None:
+    """Serve sessions, one at a time, until SIGINT or SIGTERM.
+
+    A kernel that crashes ends TVM's loop with an exception; here the next session is served. While
+    the tracker is away, it is asked for again and again.
+
+    Parameters
+    ----------
+    sock
+        From :func:`listen`; closed at the end.
+    key
+        The name under which tuners ask for such a board.
+    tracker
+        Where to register, or None: clients then need the address.
+    say
+        Called with a line when it is ready, and about the tracker and sessions that were lost.
+    """
+    from tvm.rpc import base, server
+
+    server.logger.setLevel(logging.ERROR)  # else four lines for each session
+    # TVM's own comes back at once where a tunnel takes the connection and drops it, and waits for
+    # ever on a tracker whose machine has gone.
+    base.connect_with_retry = _Reach(say)
+    _tie_children()
+    home = os.getcwd()
+    farm = f", tracker {text(tracker)}" if tracker else ", without a tracker"
+    with _until_stopped(), sock:
+        say(f"serving {key} on {where(sock)}{farm}; Ctrl-C ends it")
+        while True:
+            try:
+                server._listen_loop(sock, sock.getsockname()[1], key, tracker, None, None)
+            except Exception as err:
+                say(f"a session was lost: {err}")
+            os.chdir(home)  # a session's folder was the current one
+
+
+def track(sock: socket.socket, say: Callable[[str], None]) -> None:
+    """Run TVM's tracker until SIGINT or SIGTERM.
+
+    Parameters
+    ----------
+    sock
+        From :func:`listen`; closed at the end.
+    say
+        Called with a line when it is ready.
+
+    Raises
+    ------
+    ToolchainError
+        The package tornado is missing.
+    """
+    try:
+        from tvm.rpc import base, tracker
+    except ImportError as err:
+        raise ToolchainError(
+            'the tracker needs the package tornado. Run: pip install "gsb-tvm[tune]"'
+        ) from err
+
+    # TVM's tracker turns in circles when it has no file descriptor for a connection.
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    tracker.logger.setLevel(logging.ERROR)
+    with _until_stopped(), sock:
+        say(f"tracking boards on {where(sock)}; Ctrl-C ends it")
+        tracker._tracker_server(sock, base.random_key("tracker"))
+
+
+class _Reach:
+    """Connects to the tracker, at most once in :data:`_RETRY_S`; TVM's loop comes back."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._next_try = 0.0
+        self._is_lost = False
+
+    def __call__(self, tracker: Address) -> socket.socket:
+        time.sleep(max(0.0, self._next_try - time.monotonic()))
+        self._next_try = time.monotonic() + _RETRY_S
+        try:
+            sock = socket.create_connection(tracker, _SILENT_S)
+        except OSError as err:
+            if not self._is_lost:
+                self._say(f"waiting for the tracker at {text(tracker)} ({reason(err)})")
+            self._is_lost = True
+            raise
+        if self._is_lost:
+            self._say(f"the tracker at {text(tracker)} is there")
+        self._is_lost = False
+        sock.settimeout(None)
+        _keep_alive(sock)
+        return sock
+
+
+def _bind(sock: socket.socket, host: str, port: int, port_end: int) -> None:
+    for number in range(port, port_end + 1):
+        try:
+            sock.bind((host, number))
+            return
+        except OSError as err:
+            if err.errno != errno.EADDRINUSE:
+                raise UsageError(
+                    f"cannot listen on {text((host, number))} ({reason(err)})."
+                ) from err
+    which = f"port {port} is" if port == port_end else f"ports {port} to {port_end} are all"
+    raise UsageError(f"{which} taken on {host}. Name others with --port and --port-end.")
+
+
+def _keep_alive(sock: socket.socket) -> None:
+    """Let a connection fail whose other end has not answered for half a minute."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _SILENT_S // 3)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _SILENT_S // 6)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _SILENT_S * 1000)
+
+
+@contextmanager
+def _until_stopped() -> Iterator[None]:
+    """End the block at SIGINT or SIGTERM, and all processes under this one with it."""
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        # No other exception gets through the event loop of the tracker.
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        pass
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        _kill_children()
+
+
+def _kill_children() -> None:
+    import psutil
+
+    for child in psutil.Process().children(recursive=True):
+        try:
+            child.kill()
+        except psutil.NoSuchProcess:
+            continue
+    for session in multiprocessing.active_children():
+        session.join()
+
+
+def _tie_children() -> None:
+    """Let a child be killed when this process dies, and die quietly of whatever signal comes.
+
+    A kernel that never returns would ignore a handler of Python's, and TVM's own for crashes
+    prints a page for each.
+    """
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    server = os.getpid()
+
+    def tie() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != server:  # it died before the call
+            os._exit(1)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGSEGV):
+            signal.signal(number, signal.SIG_DFL)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+    os.register_at_fork(after_in_child=tie)
