@@ -1,26 +1,82 @@
-"""Float operators: PrimFuncs of TVM's legalisation and fusion, written out anew as vector kernels.
+"""Float operators: PrimFuncs of TVM's legalisation and fusion, written anew as vector kernels.
 
-A rule takes a PrimFunc and returns its scheduled form, or None where it is not for the rule. One
-that accepts and then fails raises.
+A rule makes a plan of a PrimFunc, or None where it is not for the rule. A plan knows what may be
+chosen of the kernel (:mod:`gsb_tvm.schedules.choices`), and writes the kernel by a choice.
+
+To measure a choice, take a PrimFunc that :func:`is_tunable` as the passes before ``ScheduleFloat``
+leave it. It compiles as it is, and so does what :func:`schedule` returns; both are called with the
+arrays of :func:`signature`, the inputs in order and then the outputs. :func:`key` is the name of
+what it computes in records.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
 
+from gsb_tvm.schedules.choices import Choice, Value, as_choice, as_parameters, distinct
 from gsb_tvm.schedules.float import product, rows, sliding
+from gsb_tvm.schedules.float.keys import key, signature
 from gsb_tvm.targets.profile import Profile
 
-__all__ = ["RULES", "schedule"]
+__all__ = ["RULES", "VERSION", "is_tunable", "key", "rule", "schedule", "signature", "space"]
 
-Rule = Callable[[Any, Profile], Any | None]
+VERSION = 1
+"""Of the schedules: one more wherever the same choice gives another kernel."""
 
-RULES: tuple[Rule, ...] = (product.apply, sliding.apply, rows.apply)
+
+class Plan(Protocol):
+    """A PrimFunc that a rule knows.
+
+    ``parameters`` is a frozen dataclass, ``rule`` the rule's choice of it, ``space`` what is worth
+    trying, and ``write`` the scheduled PrimFunc.
+    """
+
+    @property
+    def parameters(self) -> type: ...
+
+    def rule(self, profile: Profile) -> Any: ...
+
+    def space(self, profile: Profile) -> Iterable[Any]: ...
+
+    def write(self, profile: Profile, parameters: Any) -> Any: ...
 
 
-def schedule(func: Any, profile: Profile) -> Any | None:
-    """``func`` scheduled by the first rule that takes it; None where none does."""
-    for rule in RULES:
-        scheduled = rule(func, profile)
-        if scheduled is not None:
-            return scheduled
-    return None
+RULES: tuple[Callable[[Any], Plan | None], ...] = (product.match, sliding.match, rows.match)
+
+
+def is_tunable(func: Any) -> bool:
+    """Whether a rule knows ``func``."""
+    return _plan(func) is not None
+
+
+def rule(func: Any, profile: Profile) -> dict[str, Value]:
+    """The choice by rule, for a ``func`` that a rule knows."""
+    return as_choice(_known(func).rule(profile))
+
+
+def space(func: Any, profile: Profile) -> tuple[dict[str, Value], ...]:
+    """All choices that are worth trying, each once, the rule's first."""
+    plan = _known(func)
+    return distinct(plan.rule(profile), plan.space(profile))
+
+
+def schedule(func: Any, profile: Profile, choice: Choice | None = None) -> Any | None:
+    """``func`` scheduled by the first rule that knows it; None where none does.
+
+    ``choice`` is one of :func:`space`; without it the rule's.
+    """
+    plan = _plan(func)
+    if plan is None:
+        return None
+    if choice is None:
+        return plan.write(profile, plan.rule(profile))
+    return plan.write(profile, as_parameters(choice, plan.parameters))
+
+
+def _plan(func: Any) -> Plan | None:
+    return next((plan for match in RULES if (plan := match(func)) is not None), None)
+
+
+def _known(func: Any) -> Plan:
+    plan = _plan(func)
+    assert plan is not None
+    return plan

@@ -11,7 +11,7 @@ from gsb_tvm.schedules.float.parts import coordinates, nest, spread
 from gsb_tvm.schedules.float.planes import Planes
 from gsb_tvm.schedules.float.roles import Product
 from gsb_tvm.schedules.float.stages import Axis
-from gsb_tvm.schedules.float.tiles import fitting_lanes, rows_of_block
+from gsb_tvm.schedules.float.tiles import fitting_lanes
 from gsb_tvm.schedules.float.windows import Window
 from gsb_tvm.schedules.sharing import Share
 from gsb_tvm.schedules.vector import Buffer, Expr, bind, load, store, workspace
@@ -86,7 +86,7 @@ class Patches(InPlace):
     is_prepared = True
 
     def __init__(
-        self, product: Product, scope: Scope, window: Window, lanes: int, cache_bytes: int
+        self, product: Product, scope: Scope, window: Window, lanes: int, rows: int
     ) -> None:
         super().__init__(product, scope)
         self._window, self._lanes = window, lanes
@@ -94,7 +94,7 @@ class Patches(InPlace):
         *self._outer, self._y, self._x = product.n
         height, width = self._y.extent, self._x.extent
         depth = prod(extents(product.k))
-        self._rows = rows_of_block(height, width, lanes, cache_bytes // (4 * depth))
+        self._rows = rows
         self._tiles = -(-height // self._rows)
         self.blocks = self._tiles * prod(extents(self._outer))
         self.count = self._rows * width

@@ -9,6 +9,7 @@ computed from: their ragged end is written in smaller vectors.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from math import prod
 from typing import Any
 
@@ -19,7 +20,7 @@ from gsb_tvm.schedules.float.expressions import Scope, flat, index
 from gsb_tvm.schedules.float.merging import merged, one_axis
 from gsb_tvm.schedules.float.parts import nest, spread
 from gsb_tvm.schedules.float.stages import Axis, Stage, loads, stride, uses
-from gsb_tvm.schedules.float.tiles import CHAINS, COLUMN_VECTORS, fitting_lanes
+from gsb_tvm.schedules.float.tiles import Vectors, fitting_lanes
 from gsb_tvm.schedules.sharing import Share
 from gsb_tvm.schedules.vector import (
     Buffer,
@@ -72,6 +73,31 @@ def extents(axes: Sequence[Axis]) -> list[int]:
     return [axis.extent for axis in axes]
 
 
+class Walk(StrEnum):
+    """How vectors run through a stage: element by element, along what is reduced, or across it."""
+
+    STEPS = "steps"
+    ALONG = "along"
+    ACROSS = "across"
+
+
+def walk_of(stage: Stage, scope: Scope, rows: int) -> tuple[Walk, int]:
+    """How :func:`compute` walks ``stage`` below its first axes, and over how many elements."""
+    if not any(axis.extent > 1 for axis in stage.reduce):
+        *_, count = [1, *[prod(extents(group)) for group in _groups(stage, scope, rows)]]
+        return Walk.STEPS, count
+    if _along_columns(stage, scope, rows):
+        kept = stage.axes[rows:]
+        return Walk.ACROSS, kept[_last_long(kept)].extent
+    return Walk.ALONG, stage.reduce[_last_long(stage.reduce)].extent
+
+
+def _groups(stage: Stage, scope: Scope, rows: int) -> list[list[Axis]]:
+    """The axes of a plain stage below its first ones, those together that are walked as one."""
+    single = [index(0) for _ in stage.reduce]
+    return merged(scope.value(stage, stage.vars, single), stage.axes[rows:])
+
+
 def _last_long(axes: Sequence[Axis]) -> int:
     """Position of the last axis that has more than one element; 0 where none has."""
     return max((i for i, axis in enumerate(axes) if axis.extent > 1), default=0)
@@ -82,7 +108,7 @@ def compute(
     scope: Scope,
     out: Target,
     row: Sequence[Expr],
-    lanes: int,
+    vectors: Vectors,
     share: Share | None = None,
 ) -> None:
     """Write ``stage`` at the coordinates ``row`` of its first axes into ``out``.
@@ -90,10 +116,10 @@ def compute(
     All of it, or what falls to one part.
     """
     if any(axis.extent > 1 for axis in stage.reduce):
-        _reduce(stage, scope, out, row, lanes, share)
+        _reduce(stage, scope, out, row, vectors, share)
         return
     single = [index(0) for _ in stage.reduce]
-    groups = merged(scope.value(stage, stage.vars, single), stage.axes[len(row) :])
+    groups = _groups(stage, scope, len(row))
     *outer, count = [prod(extents(group)) for group in groups] or [1]
 
     def write(before: Sequence[Expr], start: Expr, width: int) -> None:
@@ -103,7 +129,7 @@ def compute(
                 rest += one_axis(group, position)
             out.put(scope.value(stage, [*row, *rest], single), row, rest)
 
-    lanes = fitting_lanes(count, lanes)
+    lanes = fitting_lanes(count, vectors.lanes)
     whole = count if out.is_output else count // lanes * lanes
     with spread([*outer, -(-whole // lanes)], share) as (*before, number):
         write(before, vector_start(number, whole, lanes), lanes)
@@ -121,14 +147,14 @@ def _reduce(
     scope: Scope,
     out: Target,
     row: Sequence[Expr],
-    lanes: int,
+    vectors: Vectors,
     share: Share | None,
 ) -> None:
     if _along_columns(stage, scope, len(row)):
-        _reduce_columns(stage, scope, out, row, lanes, share)
+        _reduce_columns(stage, scope, out, row, vectors, share)
         return
     with spread(extents(stage.axes[len(row) :]), share) as rest:
-        total = _reduce_row(stage, scope, [*row, *rest], lanes)
+        total = _reduce_row(stage, scope, [*row, *rest], vectors)
         out.put(total, row, rest)
 
 
@@ -172,13 +198,13 @@ def _start(acc: Buffer, chains: int, lanes: int, identity: float) -> None:
         store(acc, splat(identity, lanes), chain, 0, lanes=lanes)
 
 
-def _reduce_row(stage: Stage, scope: Scope, at: Sequence[Expr], lanes: int) -> Expr:
+def _reduce_row(stage: Stage, scope: Scope, at: Sequence[Expr], vectors: Vectors) -> Expr:
     """One element of a reduction whose vectors run along its last reduced axis."""
     last = _last_long(stage.reduce)
     before, after = stage.reduce[:last], stage.reduce[last + 1 :]
     count = stage.reduce[last].extent
-    lanes = fitting_lanes(count, lanes)
-    chains = max(1, min(CHAINS, count // lanes))
+    lanes = fitting_lanes(count, vectors.lanes)
+    chains = max(1, min(vectors.chains, count // lanes))
     acc = local((chains, lanes), stage.buffer.dtype)
     _start(acc, chains, lanes, stage.identity)
     with nest(extents(before)) as outer:
@@ -220,15 +246,15 @@ def _reduce_columns(
     scope: Scope,
     out: Target,
     row: Sequence[Expr],
-    lanes: int,
+    vectors: Vectors,
     share: Share | None,
 ) -> None:
     """A reduction whose vectors run along its last kept axis: one pass per block of columns."""
     kept = stage.axes[len(row) :]
     at = _last_long(kept)
     count = kept[at].extent
-    lanes = fitting_lanes(count, lanes)
-    chains = min(COLUMN_VECTORS, -(-count // lanes))
+    lanes = fitting_lanes(count, vectors.lanes)
+    chains = min(vectors.columns, -(-count // lanes))
     width = min(chains * lanes, count)
     acc = local((chains, lanes), stage.buffer.dtype)
     after = [index(0) for _ in kept[at + 1 :]]

@@ -1,6 +1,6 @@
 """Loops over an index space, whole or one part of it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from math import prod
 
@@ -20,6 +20,21 @@ def nest(extents: Sequence[int]) -> Iterator[list[Expr]]:
             stack.enter_context(T.serial(index(0), index(extent))) if extent > 1 else index(0)
             for extent in extents
         ]
+
+
+def steps(extents: Sequence[int], unroll: int, body: Callable[[list[Expr]], None]) -> None:
+    """Serial loops whose innermost does ``unroll`` steps at a time; ``body`` takes coordinates."""
+    last = max((at for at, extent in enumerate(extents) if extent > 1), default=0)
+    rest = [index(0) for _ in extents[last + 1 :]]
+    whole = extents[last] // unroll
+    with nest([*extents[:last], whole]) as (*before, number):
+        for step in range(unroll):
+            body([*before, number * index(unroll) + index(step), *rest])
+    if whole * unroll == extents[last]:
+        return
+    with nest(extents[:last]) as before:
+        for step in range(whole * unroll, extents[last]):
+            body([*before, index(step), *rest])
 
 
 @contextmanager

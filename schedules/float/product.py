@@ -17,26 +17,26 @@ Ragged rows and columns overlap their neighbours, see :mod:`.loops`.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tvm import tirx
 from tvm.ir import TensorLoad
 
-from gsb_tvm.schedules.float import rows
+from gsb_tvm.schedules.float import roles, rows
 from gsb_tvm.schedules.float.expressions import Scope
 from gsb_tvm.schedules.float.groups import split_groups
+from gsb_tvm.schedules.float.product_space import Following, Parameters, Space
 from gsb_tvm.schedules.float.register_tiles import Writer
-from gsb_tvm.schedules.float.roles import Product, match
 from gsb_tvm.schedules.float.stages import Stage, calls, read, rewritten
+from gsb_tvm.schedules.float.tiles import Vectors
 from gsb_tvm.schedules.float.windows import Window, find
 from gsb_tvm.schedules.vector import Buffer, workspace
 from gsb_tvm.targets.profile import Profile
 
-_UNROLLED_NODES = 24
 
-
-def apply(func: Any, profile: Profile) -> Any | None:
-    """Scheduled form of ``func``; None where its first reduction is not a matrix product.
+def match(func: Any) -> "Products | None":
+    """Plan of ``func``; None where its first reduction is not a matrix product.
 
     Nor where another than the last stage writes an argument of ``func``.
     """
@@ -56,37 +56,71 @@ def apply(func: Any, profile: Profile) -> Any | None:
     for stage in stages[:first]:
         scope.inline(stage)
     stage, places = split_groups(stages[first])
-    product = match(stage, places, scope)
+    product = roles.match(stage, places, scope)
     if product is None:
         return None
     before, after = stages[:first], stages[first + 1 :]
-    window = _window(stage, before)
-    return rewritten(func, lambda buffers: _emit(before, product, window, after, buffers, profile))
+    return Products(func, before, product, _window(stage, before), after)
+
+
+@dataclass(frozen=True)
+class Products:
+    """A product, and the stages around it.
+
+    Where those after it are more than steps at its own coordinates, their loops are by rule.
+    """
+
+    func: Any
+    before: list[Stage]
+    product: roles.Product
+    window: Window | None
+    after: list[Stage]
+    parameters = Parameters
+
+    def rule(self, profile: Profile) -> Parameters:
+        """The register tile of the least estimate."""
+        return self._space(profile).rule()
+
+    def space(self, profile: Profile) -> list[Parameters]:
+        """Other tiles, and other orders of their loops."""
+        return self._space(profile).around()
+
+    def write(self, profile: Profile, parameters: Parameters) -> Any:
+        """The scheduled PrimFunc."""
+        return rewritten(self.func, lambda buffers: _emit(self, parameters, buffers, profile))
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether all that follows can be applied to a register tile."""
+        return rows.is_elementwise(self.after, self.product.stage.buffer)
+
+    def _space(self, profile: Profile) -> Space:
+        following = None
+        if self.after and self.is_followed:
+            nodes = rows.inlined_sizes(self.after)[self.after[-1].buffer]
+            following = Following(nodes, any(calls(stage.value) for stage in self.after))
+        return Space(self.product, self.window, following, profile)
 
 
 def _emit(
-    before: Sequence[Stage],
-    product: Product,
-    window: Window | None,
-    after: list[Stage],
-    buffers: dict[Any, Buffer],
-    profile: Profile,
+    plan: Products, parameters: Parameters, buffers: dict[Any, Buffer], profile: Profile
 ) -> None:
+    product, after, window = plan.product, plan.after, plan.window
     scope = Scope()
     for old, new in buffers.items():
         scope.bind_buffer(old, new)
-    for stage in before:
+    for stage in plan.before:
         scope.inline(stage)
-    result = product.stage.buffer
-    if rows.is_elementwise(after, result):
+    if plan.is_followed:
         for stage in after[:-1]:
             scope.inline(stage)
         last = after[-1] if after else None
-        Writer(product, scope, buffers, profile, last, window=window, long=_is_long(after)).emit()
+        Writer(product, scope, buffers, profile, parameters, last, window).emit()
         return
-    matrix = workspace([int(n) for n in result.shape], "float32")
-    Writer(product, scope, {**buffers, result: matrix}, profile, None, window=window).emit()
-    rows.emit([*before, *after], {**buffers, result: matrix}, profile.lanes)
+    result = product.stage.buffer
+    outer = {**buffers, result: workspace([int(n) for n in result.shape], "float32")}
+    Writer(product, scope, outer, profile, parameters, None, window).emit()
+    rows.emit([*plan.before, *after], outer, Vectors(profile.lanes))
 
 
 def _window(stage: Stage, before: Sequence[Stage]) -> Window | None:
@@ -95,10 +129,3 @@ def _window(stage: Stage, before: Sequence[Stage]) -> Window | None:
     factors = (stage.value.a, stage.value.b) if isinstance(stage.value, tirx.Mul) else ()
     sources = [each.source for each in factors if isinstance(each, TensorLoad)]
     return window if window is not None and window.source in sources else None
-
-
-def _is_long(after: Sequence[Stage]) -> bool:
-    """Whether what follows the product should stand once per tile, not once per row."""
-    if any(calls(stage.value) for stage in after):
-        return True
-    return bool(after) and rows.inlined_sizes(after)[after[-1].buffer] > _UNROLLED_NODES

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -19,17 +20,14 @@ from gsb_tvm.schedules.float.columns import (
 )
 from gsb_tvm.schedules.float.expressions import Scope, flat, index
 from gsb_tvm.schedules.float.loops import extents, vector_start
-from gsb_tvm.schedules.float.merging import merged
-from gsb_tvm.schedules.float.parts import coordinates, nest, span
+from gsb_tvm.schedules.float.parts import coordinates, nest, span, steps
+from gsb_tvm.schedules.float.product_space import Columns, Finish, Outer, Parameters, Reads
 from gsb_tvm.schedules.float.roles import Product
 from gsb_tvm.schedules.float.stages import Axis, Stage
-from gsb_tvm.schedules.float.tiles import fitting_lanes, product_tile
 from gsb_tvm.schedules.float.windows import Window
 from gsb_tvm.schedules.sharing import Share, phase
 from gsb_tvm.schedules.vector import Buffer, Expr, bind, load, local, splat, store, workspace
 from gsb_tvm.targets.profile import Profile
-
-_CHUNK = 16  # a patch of 3 x 16 x 16: 16 products, then 48 sums, in place of 768 in a row
 
 
 class Writer:
@@ -41,24 +39,22 @@ class Writer:
         scope: Scope,
         buffers: dict[Any, Buffer],
         profile: Profile,
+        parameters: Parameters,
         last: Stage | None,
-        *,
-        window: Window | None = None,
-        long: bool = False,
+        window: Window | None,
     ) -> None:
         self._p = product
         self._scope = scope
         self._last = last
-        self._long = long
+        self._parameters = parameters
         self._out = buffers[(last or product.stage).buffer]
         self._rows = prod(extents(product.m))
         self._depth = prod(extents(product.k))
         self._batches = prod(extents(product.batch))
-        self._columns = _columns(product, scope, window, profile)
-        self._lanes = fitting_lanes(self._columns.count, profile.lanes)
-        registers = 32 if profile.has_avx512 or profile.has_neon else 16
+        self._columns = _columns(product, scope, window, profile, parameters)
+        self._lanes = parameters.lanes
         self._vectors = -(-self._columns.count // self._lanes)
-        self._tile = product_tile(self._rows, self._vectors, registers)
+        self._tile = parameters.rows, parameters.vectors
 
     def emit(self) -> None:
         """Write the phases: factors as matrices where they are none, then the product."""
@@ -81,9 +77,10 @@ class Writer:
         """A part's own panel of columns, and sums of a tile."""
         height, width = self._tile
         shape = (self._depth, width, self._lanes)
-        in_place = self._rows <= height or isinstance(self._columns, Patches)
-        self._panel = None if in_place else workspace(shape, "float32")
-        self._sums = workspace((height, width, self._lanes), "float32") if self._long else None
+        has_panel = self._parameters.reads is Reads.PANEL
+        self._panel = workspace(shape, "float32") if has_panel else None
+        is_looped = self._parameters.finish is Finish.LOOP
+        self._sums = workspace((height, width, self._lanes), "float32") if is_looped else None
         if isinstance(self._columns, Patches):
             self._columns.allocate()
 
@@ -96,6 +93,11 @@ class Writer:
 
     def _tiles(self, share: Share) -> None:
         """Units run along the rows of a tile of columns, then along tiles, then along the batch."""
+        if self._parameters.outer is Outer.ROWS:
+            with self._units(share, [self._batches]) as ((batch,), rows):
+                self._enter(batch, index(0))
+                self._all_tiles(rows)
+            return
         for first, tiles, width in self._groups():
             with self._units(share, [self._batches, tiles]) as ((batch, tile), rows):
                 self._enter(batch, index(0))
@@ -107,10 +109,22 @@ class Writer:
         """Units run along the rows of a block of columns, then along blocks and the batch."""
         with self._units(share, [self._batches, self._columns.blocks]) as ((batch, block), rows):
             self._enter(batch, block)
-            for first, tiles, width in self._groups():
-                with nest([tiles]) as (tile,):
-                    starts = self._starts(index(first) + tile * index(width), width)
-                    self._register_tiles(rows, starts)
+            self._all_tiles(rows)
+
+    def _all_tiles(self, rows: tuple[Expr, Expr]) -> None:
+        """All tiles of columns of a run of tiles of rows, one side outermost."""
+        if self._parameters.outer is Outer.COLUMNS:
+            self._column_tiles(partial(self._register_tiles, rows))
+            return
+        with T.serial(*rows) as row:
+            start = vector_start(row, self._rows, self._tile[0])
+            self._column_tiles(partial(self._register_tile, start))
+
+    def _column_tiles(self, body: Callable[[Sequence[Expr]], None]) -> None:
+        """``body`` of the starts of each tile of columns."""
+        for first, tiles, width in self._groups():
+            with nest([tiles]) as (tile,):
+                body(self._starts(index(first) + tile * index(width), width))
 
     @contextmanager
     def _units(
@@ -169,14 +183,15 @@ class Writer:
         acc = [local((len(starts), lanes), "float32") for _ in range(height)]
         tile = [(i, v) for i in range(height) for v in range(len(starts))]
         columns = local((len(starts), lanes), "float32")
-        outer, inner = _chunks(self._p.k)
+        outer, inner = self._p.chunks
         totals = acc
         if outer:
             totals = [local((len(starts), lanes), "float32") for _ in range(height)]
             self._clear(totals, tile)
         with nest(extents(outer)) as chunk:
             self._clear(acc, tile)
-            with nest(extents(inner)) as at:
+
+            def step(at: list[Expr]) -> None:
                 at = [*chunk, *at]
                 k, env = bind(flat(extents(self._p.k), at)), _env(self._p.k, at)
                 self._load_columns(columns, k, env, starts)
@@ -185,6 +200,8 @@ class Writer:
                     for v in range(len(starts)):
                         term = a * load(columns, v, 0, lanes=lanes)
                         store(acc[i], load(acc[i], v, 0, lanes=lanes) + term, v, 0, lanes=lanes)
+
+            steps(extents(inner), self._parameters.unroll, step)
             for i, v in tile if outer else []:
                 part = load(acc[i], v, 0, lanes=lanes)
                 store(totals[i], load(totals[i], v, 0, lanes=lanes) + part, v, 0, lanes=lanes)
@@ -234,19 +251,6 @@ def _lane_of(buffer: Buffer, *at: Any) -> Callable[[Expr], Expr]:
     return lambda lane: buffer[(*at, lane)]
 
 
-def _chunks(axes: Sequence[Axis]) -> tuple[Sequence[Axis], Sequence[Axis]]:
-    """Split k into chunks that are summed one by one: rounding grows with what is added in a row.
-
-    Chunks are the last axes, of at least ``_CHUNK`` elements; ``outer`` is empty where k is one.
-    """
-    at = len(axes)
-    while at > 0 and prod(axis.extent for axis in axes[at:]) < _CHUNK:
-        at -= 1
-    if prod(axis.extent for axis in axes[:at]) == 1:
-        at = 0
-    return axes[:at], axes[at:]
-
-
 def _in_place(factor: Expr) -> bool:
     return isinstance(factor, TensorLoad)
 
@@ -256,11 +260,16 @@ def _env(axes: Sequence[Axis], at: Sequence[Expr]) -> dict[Any, Expr]:
 
 
 def _columns(
-    product: Product, scope: Scope, window: Window | None, profile: Profile
+    product: Product,
+    scope: Scope,
+    window: Window | None,
+    profile: Profile,
+    parameters: Parameters,
 ) -> InPlace | Written | Patches:
-    long = [axis for axis in product.n if axis.extent > 1]
-    if len(merged(scope.evaluate(product.b, {}), long)) == 1:
+    if parameters.columns is Columns.IN_PLACE:
         return InPlace(product, scope)
-    if window is not None:
-        return Patches(product, scope, window, profile.lanes, profile.l2_bytes // 2)
-    return Written(product, scope, profile.lanes)
+    if parameters.columns is Columns.WRITTEN:
+        return Written(product, scope, profile.lanes)
+    assert window is not None
+    assert parameters.block is not None
+    return Patches(product, scope, window, profile.lanes, parameters.block)

@@ -10,6 +10,8 @@ from gsb_tvm.schedules.float.expressions import Scope
 from gsb_tvm.schedules.float.stages import Axis, Stage, uses
 from gsb_tvm.schedules.vector import Expr
 
+_CHUNK = 16  # a patch of 3 x 16 x 16: 16 products, then 48 sums, in place of 768 in a row
+
 
 @dataclass(frozen=True)
 class Product:
@@ -30,6 +32,20 @@ class Product:
     def k(self) -> tuple[Axis, ...]:
         """Contracted axes."""
         return self.stage.reduce
+
+    @property
+    def chunks(self) -> tuple[tuple[Axis, ...], tuple[Axis, ...]]:
+        """k in chunks that are summed one by one: rounding grows with what is added in a row.
+
+        Chunks are the last axes, of at least ``_CHUNK`` elements; the others are none where k is
+        one chunk.
+        """
+        at = len(self.k)
+        while at > 0 and prod(axis.extent for axis in self.k[at:]) < _CHUNK:
+            at -= 1
+        if prod(axis.extent for axis in self.k[:at]) == 1:
+            at = 0
+        return self.k[:at], self.k[at:]
 
 
 def match(stage: Stage, places: Sequence[Expr], scope: Scope) -> Product | None:

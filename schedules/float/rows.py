@@ -9,15 +9,17 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from math import prod
 from typing import Any
 
 from tvm import tirx
 
 from gsb_tvm.schedules.float.expressions import Scope
-from gsb_tvm.schedules.float.loops import Target, compute, extents, needs_axis
+from gsb_tvm.schedules.float.loops import Target, Walk, compute, extents, needs_axis, walk_of
 from gsb_tvm.schedules.float.parts import spread
+from gsb_tvm.schedules.float.space import Region, nearest
 from gsb_tvm.schedules.float.stages import (
     Axis,
     Stage,
@@ -28,6 +30,7 @@ from gsb_tvm.schedules.float.stages import (
     read,
     rewritten,
 )
+from gsb_tvm.schedules.float.tiles import CHAINS, COLUMN_VECTORS, Vectors, fitting_lanes
 from gsb_tvm.schedules.sharing import phase
 from gsb_tvm.schedules.vector import Buffer, local, workspace
 from gsb_tvm.targets.profile import Profile
@@ -36,35 +39,131 @@ _LOCAL_ELEMENTS = 256  # 1 kB: what local() keeps on the stack
 _REPEATED_NODES = 64  # what is read n times and inlined grows n-fold at every stage
 _SHARED_EVALUATIONS = 1 << 14  # some microseconds: what a barrier costs is little beside them
 _FUSED_NODES = 200  # beyond, what follows a product becomes loops of its own
+_COUNTS = (1, 2, 4, 8, 16)  # vectors at once that are tried
+_FEWEST_LANES = 4
 _CHEAP_CALLS = {"if_then_else", "fabs"}
 
 
-def apply(func: Any, profile: Profile) -> Any | None:
-    """Scheduled form of ``func``; None where it is not a sequence of one-tensor stages."""
+@dataclass(frozen=True)
+class Parameters:
+    """What may be chosen of loops over rows.
+
+    Attributes
+    ----------
+    lanes
+        Elements of a vector; shorter ones where an axis is shorter. More than the machine's are
+        as many instructions side by side.
+    chains
+        Independent vectors of sums along a row; None where no row has two.
+    columns
+        Vectors of columns that are summed at once; None where no sum has two.
+    """
+
+    lanes: int
+    chains: int | None = None
+    columns: int | None = None
+
+
+def match(func: Any) -> "Rows | None":
+    """Plan of ``func``; None where it is not a sequence of one-tensor stages."""
     stages = read(func)
-    if stages is None:
-        return None
-    return rewritten(func, lambda buffers: emit(stages, buffers, profile.lanes))
+    return None if stages is None else Rows(func, stages)
 
 
-def emit(stages: list[Stage], buffers: dict[Any, Buffer], lanes: int) -> None:
+@dataclass(frozen=True)
+class Rows:
+    """A sequence of stages."""
+
+    func: Any
+    stages: list[Stage]
+    parameters = Parameters
+
+    def rule(self, profile: Profile) -> Parameters:
+        """Vectors of the machine, as many at once as cover the latency of an add."""
+        return self._rule(profile.lanes)
+
+    def space(self, profile: Profile) -> list[Parameters]:
+        """Wider and narrower vectors, more and fewer at once."""
+        usual = self.rule(profile).lanes
+        widths = [usual, 2 * usual, usual // 2, 4 * usual]
+        rules = [self._rule(lanes) for lanes in widths if lanes >= _FEWEST_LANES]
+        return nearest(map(self._region, range(len(rules)), rules))
+
+    def write(self, profile: Profile, parameters: Parameters) -> Any:
+        """The scheduled PrimFunc."""
+        vectors = Vectors(
+            parameters.lanes, parameters.chains or CHAINS, parameters.columns or COLUMN_VECTORS
+        )
+        return rewritten(self.func, lambda buffers: emit(self.stages, buffers, vectors))
+
+    def _region(self, distance: int, rule: Parameters) -> Region[Parameters]:
+        """What may be changed where vectors are as wide as those of ``rule``."""
+        most = _LOCAL_ELEMENTS // rule.lanes
+        limits = {"chains": self._most(Walk.ALONG, rule.lanes)}
+        limits["columns"] = self._most(Walk.ACROSS, rule.lanes)
+        options = []
+        for name, limit in limits.items():
+            own = getattr(rule, name)
+            counts = [count for count in _COUNTS if count <= min(limit, most) and count != own]
+            options.append([{name: count} for count in (own, *counts) if limit > 1])
+        return Region(distance, rule, [each for each in options if each])
+
+    def _rule(self, lanes: int) -> Parameters:
+        """By rule, with vectors no wider than they can be."""
+        lanes = max(fitting_lanes(count, lanes) for _, count in self._walks)
+        chains, columns = self._most(Walk.ALONG, lanes), self._most(Walk.ACROSS, lanes)
+        return Parameters(
+            lanes,
+            min(CHAINS, chains) if chains > 1 else None,
+            min(COLUMN_VECTORS, columns) if columns > 1 else None,
+        )
+
+    def _most(self, walk: Walk, lanes: int) -> int:
+        """Vectors of the longest row of sums, or of the most columns; 1 where none are summed."""
+        counts = [count for each, count in self._walks if each is walk]
+        if walk is Walk.ALONG:
+            return max([1, *[count // fitting_lanes(count, lanes) for count in counts]])
+        return max([1, *[-(-count // fitting_lanes(count, lanes)) for count in counts]])
+
+    @cached_property
+    def _walks(self) -> list[tuple[Walk, int]]:
+        """How each stage that is kept is walked."""
+        scope, params = Scope(), {param: param for param in self.func.params}
+        for param in params:
+            scope.bind_buffer(param, param)
+        kept, rows = _layout(self.stages, scope, params)
+        for stage in kept:
+            scope.bind_buffer(stage.buffer, stage.buffer)
+        return [walk_of(stage, scope, rows) for stage in kept]
+
+
+def emit(stages: list[Stage], buffers: dict[Any, Buffer], vectors: Vectors) -> None:
     """Write ``stages``; ``buffers`` holds the tensors that exist outside of them."""
     scope = Scope()
     for old, new in buffers.items():
         scope.bind_buffer(old, new)
-    kept = inline([part for stage in stages for part in _in_two(stage)], scope, buffers)
-    rows = _shared_rows(kept, scope)
-    single = prod(extents(kept[-1].axes[:rows])) == 1
-    if rows and not (single and sum(stage.size for stage in kept) > _SHARED_EVALUATIONS):
+    kept, rows = _layout(stages, scope, buffers)
+    if rows:
         with phase() as share:
             outputs = _outputs(kept, scope, buffers, rows)
             with spread(extents(kept[-1].axes[:rows]), share) as row:
                 for stage, out in zip(kept, outputs, strict=True):
-                    compute(stage, scope, out, row, lanes)
+                    compute(stage, scope, out, row, vectors)
         return
     for stage, out in zip(kept, _outputs(kept, scope, buffers, 0), strict=True):
         with phase() as share:
-            compute(stage, scope, out, [], lanes, share)
+            compute(stage, scope, out, [], vectors, share)
+
+
+def _layout(
+    stages: list[Stage], scope: Scope, buffers: dict[Any, Buffer]
+) -> tuple[list[Stage], int]:
+    """Stages that are kept, and how many axes are their rows; none where each is done by itself."""
+    kept = inline([part for stage in stages for part in _in_two(stage)], scope, buffers)
+    rows = _shared_rows(kept, scope)
+    single = prod(extents(kept[-1].axes[:rows])) == 1
+    is_shared = single and sum(stage.size for stage in kept) > _SHARED_EVALUATIONS
+    return kept, 0 if is_shared else rows
 
 
 def _in_two(stage: Stage) -> list[Stage]:

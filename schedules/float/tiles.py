@@ -1,7 +1,18 @@
 """Tile numbers of the float kernels: pure functions of shapes and machine."""
 
+from dataclasses import dataclass
+
 CHAINS = 4  # independent vector sums along a row: covers the latency of an add on two units
 COLUMN_VECTORS = 8  # vectors of columns summed at once: half of the smallest register file
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Loops of vectors: lanes of one, and how many are summed at once along and across rows."""
+
+    lanes: int
+    chains: int = CHAINS
+    columns: int = COLUMN_VECTORS
 
 
 def fitting_lanes(count: int, lanes: int) -> int:
@@ -20,24 +31,33 @@ def product_tile(rows: int, vectors: int, registers: int) -> tuple[int, int]:
     8)`` half cycles: multiply-adds, loads, or the latency of a multiply-add. Ragged rows and
     columns repeat work, so the number of tiles counts as it is.
     """
-    best, least = (1, 1), float("inf")
-    for v in range(1, min(MAX_VECTORS, vectors) + 1):
-        for r in range(1, min(rows, (registers - 1) // v - 1) + 1):
-            whole, rest = divmod(vectors, v)
-            each = whole * _step(r, v) + (_step(r, rest) if rest else 0)
-            cost = -(-rows // r) * each
-            if cost < least or (cost == least and r * v > best[0] * best[1]):
-                best, least = (r, v), cost
-    return best
+    return product_tiles(rows, vectors, registers)[0]
+
+
+def product_tiles(rows: int, vectors: int, registers: int) -> list[tuple[int, int]]:
+    """All register tiles that fit, by the estimate of :func:`product_tile`; larger ones first."""
+
+    def cost(tile: tuple[int, int]) -> tuple[int, int]:
+        r, v = tile
+        whole, rest = divmod(vectors, v)
+        each = whole * _step(r, v) + (_step(r, rest) if rest else 0)
+        return -(-rows // r) * each, -r * v
+
+    tiles = [
+        (r, v)
+        for v in range(1, min(MAX_VECTORS, vectors) + 1)
+        for r in range(1, min(rows, (registers - 1) // v - 1) + 1)
+    ]
+    return sorted(tiles, key=cost)
 
 
 def _step(rows: int, vectors: int) -> int:
     return max(rows * vectors, rows + vectors, 8)
 
 
-def rows_at_once(height: int) -> int:
-    """Rows of a sliding window's tile: alike in all tiles, at most COLUMN_VECTORS."""
-    tiles = -(-height // COLUMN_VECTORS)
+def rows_at_once(height: int, most: int = COLUMN_VECTORS) -> int:
+    """Rows of a sliding window's tile: alike in all tiles, at most ``most``."""
+    tiles = -(-height // most)
     return -(-height // tiles)
 
 

@@ -226,7 +226,7 @@ def test_products_run_on_vectors(level: Profile) -> None:
     fused_add = "vfmadd231ps" if level.has_fma else "mulps"
     register = {16: "zmm", 8: "ymm", 4: "xmm"}[level.lanes]
     for name in ("dense 50x64x192", "patches 32/8", "vector 2x64x1000"):
-        func = max(_functions(name), key=lambda f: bool(product.apply(f, level)))
+        func = max(_functions(name), key=lambda f: bool(product.match(f)))
         source = compiled(schedule(func, level), level).mod.inspect_source("s")
         sums = [line for line in source.splitlines() if f"\t{fused_add}" in line]
         assert len([line for line in sums if register in line]) >= 8
@@ -272,11 +272,11 @@ def test_runs_inside_a_relax_module(level: Profile) -> None:
 
 
 def test_rules_split_products_from_rows(level: Profile) -> None:
-    assert RULES == (product.apply, sliding.apply, rows.apply)
+    assert RULES == (product.match, sliding.match, rows.match)
     (dense,) = _functions("dense 7x96x10")
     (norm,) = _functions("layer norm 7x96")
-    assert product.apply(dense, level) is not None
-    assert product.apply(norm, level) is None
+    assert product.match(dense) is not None
+    assert product.match(norm) is None
 
 
 def test_leaves_alone_what_it_cannot_read(level: Profile) -> None:
