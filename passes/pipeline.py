@@ -68,5 +68,5 @@ def lowering_passes(profile: Profile, tunings: Tunings | None = None) -> list[Pa
         KeepNames(transform.FuseOps()),
         transform.FuseTIR(),
         transform.DeadCodeElimination(),
-        ScheduleFloat(profile),
+        ScheduleFloat(profile, tunings),
     ]
