@@ -69,7 +69,7 @@ _FAMILIES: Mapping[type, Family] = {
     ),
     Binarize: Family(binarize.kernel, binarize.Parameters, binarize.rule, binarize.space),
     Dense: _fixed(dense.kernel),
-    Patches: _fixed(patches.kernel),
+    Patches: Family(patches.kernel, patches.Parameters, patches.rule, patches.space),
     ValuePlanes: Family(
         value_planes.kernel, value_planes.Parameters, value_planes.rule, value_planes.space
     ),

@@ -4,11 +4,13 @@ from typing import Any
 
 from gsb_tvm.dialect.specs import Patches
 from gsb_tvm.schedules.patches import broadcasts, elements
+from gsb_tvm.schedules.patches.space import By, Parameters, rule, space
 from gsb_tvm.targets import Profile
 
-__all__ = ["kernel"]
+__all__ = ["Parameters", "kernel", "rule", "space"]
 
 
-def kernel(spec: Patches, profile: Profile) -> Any:
+def kernel(spec: Patches, _profile: Profile, parameters: Parameters) -> Any:
     """PrimFunc of ``spec``: its inputs, then its outputs."""
-    return (elements if profile.has_neon else broadcasts).kernel(spec, profile)
+    way = elements if parameters.by is By.ELEMENTS else broadcasts
+    return way.kernel(spec, parameters)

@@ -11,22 +11,21 @@ from tvm.script.ir_builder import tirx as T
 from gsb_tvm.dialect.specs import Patches
 from gsb_tvm.schedules import vector as v
 from gsb_tvm.schedules.patches.columns import Columns
-from gsb_tvm.schedules.patches.tiles import chunk_rows, tiles
+from gsb_tvm.schedules.patches.space import Parameters
 from gsb_tvm.schedules.sharing import Share, phase
-from gsb_tvm.targets import Profile
 
 Expr = Any
 Buffer = Any
 
 
-def kernel(spec: Patches, profile: Profile) -> Any:
+def kernel(spec: Patches, parameters: Parameters) -> Any:
     """PrimFunc of ``spec``; arguments are ``spec.inputs()``, then ``spec.outputs()``."""
     tensors = [*spec.inputs(), *spec.outputs()]
 
     def body(*buffers: Buffer) -> None:
         named = {name: buffer for (name, _, _), buffer in zip(tensors, buffers, strict=True)}
         with phase() as share:
-            _Nest(spec, profile, named, share).write()
+            _Nest(spec, parameters, named, share).write()
 
     return v.prim_func(tensors, body)
 
@@ -35,10 +34,10 @@ class _Nest:
     """Writes one part's work: strips of patches, and of the constant tokens those of its images."""
 
     def __init__(
-        self, spec: Patches, profile: Profile, named: dict[str, Buffer], share: Share
+        self, spec: Patches, parameters: Parameters, named: dict[str, Buffer], share: Share
     ) -> None:
         self.spec, self.image, self.share = spec, named["image"], share
-        self.tile = tiles(spec, profile)
+        self.tile = parameters
         self.columns = Columns(spec, named, self.tile)
 
     def write(self) -> None:
@@ -71,7 +70,7 @@ class _Nest:
         for cell in cells:
             v.store(total[cell], v.splat(0.0, lanes), 0, lanes=lanes)
         height, width = self.spec.patch
-        step = chunk_rows(self.spec)
+        step = self.tile.chunk // width
         with T.serial(self.spec.channels) as c, T.serial(height // step) as part:
             for cell in cells:
                 v.store(chunk[cell], v.splat(0.0, lanes), 0, lanes=lanes)

@@ -12,7 +12,7 @@ from tvm.script.ir_builder import tirx as T
 
 from gsb_tvm.dialect.specs import Patches
 from gsb_tvm.schedules import vector as v
-from gsb_tvm.schedules.patches.tiles import Tiles
+from gsb_tvm.schedules.patches.space import Parameters
 
 Expr = Any
 Buffer = Any
@@ -21,7 +21,7 @@ Buffer = Any
 class Columns:
     """Blocks of ``tile.vectors`` vectors of columns, for one part."""
 
-    def __init__(self, spec: Patches, named: dict[str, Buffer], tile: Tiles) -> None:
+    def __init__(self, spec: Patches, named: dict[str, Buffer], tile: Parameters) -> None:
         self._spec, self._named, self._tile = spec, named, tile
         self._count = -(-spec.columns // tile.lanes)  # vectors
         self._panel = v.workspace((spec.depth, tile.vectors, tile.lanes), "float32")

@@ -14,33 +14,26 @@ from tvm.script.ir_builder import tirx as T
 from gsb_tvm.dialect.specs import Patches
 from gsb_tvm.schedules import vector as v
 from gsb_tvm.schedules.patches.columns import Columns
-from gsb_tvm.schedules.patches.tiles import (
-    ELEMENT_CHUNK,
-    STEP,
-    element_tiles,
-    padded_patches,
-    tiles_at_once,
-)
+from gsb_tvm.schedules.patches.space import Parameters
+from gsb_tvm.schedules.patches.tiles import padded_patches
 from gsb_tvm.schedules.sharing import Share, phase
 from gsb_tvm.schedules.transpose import QUAD, transpose_block
-from gsb_tvm.targets import Profile
 
 Expr = Any
 Buffer = Any
 
 
-def kernel(spec: Patches, profile: Profile) -> Any:
+def kernel(spec: Patches, parameters: Parameters) -> Any:
     """PrimFunc of ``spec``; arguments are ``spec.inputs()``, then ``spec.outputs()``."""
     tensors = [*spec.inputs(), *spec.outputs()]
 
     def body(*buffers: Buffer) -> None:
         named = {name: buffer for (name, _, _), buffer in zip(tensors, buffers, strict=True)}
-        tile = element_tiles(spec)
-        count = -(-spec.grid[0] * spec.grid[1] // tile.patches)
-        shape = (count, spec.depth, padded_patches(tile))
+        count = -(-spec.grid[0] * spec.grid[1] // parameters.patches)
+        shape = (count, spec.depth, padded_patches(parameters.patches))
         pixels = v.workspace(shape, "float32")
         with phase() as share:
-            _Nest(spec, profile, named, pixels, share).write()
+            _Nest(spec, parameters, named, pixels, share).write()
 
     return v.prim_func(tensors, body)
 
@@ -51,14 +44,16 @@ class _Nest:
     def __init__(
         self,
         spec: Patches,
-        profile: Profile,
+        parameters: Parameters,
         named: dict[str, Buffer],
         pixels: Buffer,
         share: Share,
     ) -> None:
         self.spec, self.image, self.pixels, self.share = spec, named["image"], pixels, share
-        self.tile, self.patches = element_tiles(spec), spec.grid[0] * spec.grid[1]
-        self.most = tiles_at_once(spec, self.tile, profile)
+        assert parameters.step
+        assert parameters.at_once
+        self.tile, self.patches = parameters, spec.grid[0] * spec.grid[1]
+        self.step, self.most = parameters.step, parameters.at_once
         self.columns = Columns(spec, named, self.tile)
 
     def write(self) -> None:
@@ -89,7 +84,7 @@ class _Nest:
         """The pixels of a tile as ``[k][patch]``; the padding repeats patches."""
         height, width = self.spec.patch
         across = self.spec.grid[1]
-        for quad in range(0, padded_patches(self.tile), QUAD):
+        for quad in range(0, padded_patches(self.tile.patches), QUAD):
             places = []
             for p in range(quad, quad + QUAD):
                 patch = v.bind(T.min(tile * self.tile.patches + p, T.int32(self.patches - 1)))
@@ -118,19 +113,21 @@ class _Nest:
         def chunk(start: Expr, length: int) -> None:
             for cell in cells:
                 v.store(sums[cell], v.splat(0.0, lanes), 0, lanes=lanes)
-            with T.serial(length // STEP) as i:
-                self._multiply(sums, tile, v.bind(start + i * STEP), STEP)
-            if length % STEP:
-                self._multiply(sums, tile, start + length // STEP * STEP, length % STEP)
+            with T.serial(length // self.step) as i:
+                self._multiply(sums, tile, v.bind(start + i * self.step), self.step)
+            if length % self.step:
+                self._multiply(
+                    sums, tile, start + length // self.step * self.step, length % self.step
+                )
             for cell in cells:
                 value = v.load(total[cell], 0, lanes=lanes) + v.load(sums[cell], 0, lanes=lanes)
                 v.store(total[cell], value, 0, lanes=lanes)
 
-        whole, rest = divmod(self.spec.depth, ELEMENT_CHUNK)
+        whole, rest = divmod(self.spec.depth, self.tile.chunk)
         with T.serial(whole) as i:
-            chunk(v.bind(i * ELEMENT_CHUNK), ELEMENT_CHUNK)
+            chunk(v.bind(i * self.tile.chunk), self.tile.chunk)
         if rest:
-            chunk(T.int32(whole * ELEMENT_CHUNK), rest)
+            chunk(T.int32(whole * self.tile.chunk), rest)
         for p, i in cells:
             token = v.bind(tile * self.tile.patches + p)
             self.columns.finish(batch, token, columns[i], v.load(total[p, i], 0, lanes=lanes))

@@ -26,32 +26,31 @@ def tiles(spec: Patches, profile: Profile) -> Tiles:
     Patches of a tile lie in one row, so that one address and constant distances reach all.
     """
     lanes = fitting_lanes(spec.columns, profile.lanes)
-    registers = 32 if profile.has_avx512 or profile.has_neon else 16
-    patches, vectors = product_tile(spec.grid[1], -(-spec.columns // lanes), registers)
+    patches, vectors = product_tile(spec.grid[1], -(-spec.columns // lanes), registers(profile))
     return Tiles(patches, vectors, lanes)
 
 
-def chunk_rows(spec: Patches) -> int:
-    """Rows of a patch that are summed in a row: the fewest with ``CHUNK`` products or more.
+def registers(profile: Profile) -> int:
+    """Vector registers."""
+    return 32 if profile.has_avx512 or profile.has_neon else 16
 
-    A divisor of the patch's height.
+
+def chunk_rows(spec: Patches) -> list[int]:
+    """Rows of a patch that may be summed in a row: the fewest with ``CHUNK`` products, then more.
+
+    Divisors of the patch's height.
     """
     height, width = spec.patch
-    return next(
-        n
-        for n in range(1, height + 1)
-        if height % n == 0 and n * width >= min(CHUNK, height * width)
-    )
+    least = min(CHUNK, height * width)
+    return [n for n in range(1, height + 1) if height % n == 0 and n * width >= least]
 
 
 REGISTERS = 32  # of every CPU whose multiply-adds take a factor from a lane
 SPARE = 3  # of them, for loads that LLVM moves up: 14 x 2 sums leave none and cost 12 % in spills
-STEP = 8  # k whose multiply-adds stand in a row, without a branch: 16 save 0.7 %, and compile 2 s
-ELEMENT_CHUNK = 96  # a sum joins the total for 81 instructions: 48 take 0.5 million more of 18
 
 
-def element_tiles(spec: Patches) -> Tiles:
-    """The tile with the fewest instructions where a product's factor is a lane of four pixels.
+def element_tiles(spec: Patches) -> list[Tiles]:
+    """Tiles where a product's factor is a lane of four pixels, the fewest instructions first.
 
     Sums, a vector of each column and two of pixels must fit. A step of k takes a multiply-add for
     each sum and a load for each two vectors. Patches may lie in different rows; those that fill no
@@ -78,15 +77,15 @@ def element_tiles(spec: Patches) -> Tiles:
         for p in range(1, min(count, REGISTERS) + 1)
         if p * v + v + min(2, -(-p // 4)) <= REGISTERS - SPARE
     ]
-    return min(fitting, key=cost)
+    return sorted(fitting, key=cost)
 
 
-def padded_patches(tile: Tiles) -> int:
+def padded_patches(patches: int) -> int:
     """Patches of a tile as whole vectors of four."""
-    return -(-tile.patches // 4) * 4
+    return -(-patches // 4) * 4
 
 
 def tiles_at_once(spec: Patches, tile: Tiles, profile: Profile) -> int:
     """Tiles whose pixels take three quarters of the second cache at most, but one at least."""
-    each = spec.depth * padded_patches(tile) * 4
+    each = spec.depth * padded_patches(tile.patches) * 4
     return max(1, profile.l2_bytes * 3 // 4 // each)

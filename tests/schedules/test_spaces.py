@@ -9,19 +9,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gsb_tvm.dialect.bits import Rows
-from gsb_tvm.dialect.specs import BatchMatmul, Binarize, Compare, Kind, ValuePlanes
+from gsb_tvm.dialect.specs import BatchMatmul, Binarize, Compare, Kind, Patches, ValuePlanes
 from gsb_tvm.schedules.families import kernel, rule, space
 from tests.schedules import campaign
+from tests.schedules import test_patches as patches
 from tests.schedules.cuts import CUTS, Cut
 from tests.schedules.levels import ARM, compiled, profile_of, runnable, target_of
 
-FAMILIES = {name: campaign.FAMILIES[name] for name in ("batch_matmul", "binarize", "value_planes")}
+PATCHES = campaign.Family(
+    lambda profile: st.sampled_from(patches.SHAPES) | patches.SPECS,
+    lambda spec, rng, n: patches.data(spec, rng, exact=True),
+)
+FAMILIES = {"patches": PATCHES} | {
+    name: campaign.FAMILIES[name] for name in ("batch_matmul", "binarize", "value_planes")
+}
 SIGNS, ZEROS = (Kind.SIGN,), (Kind.MASKED,) * 3
 MODEL = [
     BatchMatmul(Rows(6, 198, 1, 64), Rows(6, 198, 1, 64), SIGNS, SIGNS),
     BatchMatmul(Rows(6, 198, 1, 64), Rows(6, 198, 1, 64), ZEROS, ZEROS),
     Binarize(Rows(1, 198, 1, 384), Compare(Kind.MASKED), True, True, 1e-12),
     Binarize(Rows(1, 198, 1, 384), Compare(Kind.SIGN), False, True),
+    Patches(1, 3, (224, 224), (16, 16), 384, lattice=True, bias=True, position=True, prefix=2),
     ValuePlanes(Rows(1, 198, 6, 64), Kind.MASKED, True, (0.7, 0.9)),
 ]
 """What a vision transformer asks for."""
