@@ -6,6 +6,7 @@ from gsb_tvm.schedules.float.tiles import (
     MAX_VECTORS,
     fitting_lanes,
     product_tile,
+    product_tiles,
     rows_at_once,
     rows_of_block,
 )
@@ -15,10 +16,13 @@ from gsb_tvm.schedules.float.tiles import (
 @pytest.mark.parametrize("height", [1, 2, 7, 196, 198, 384])
 @pytest.mark.parametrize("vectors", [1, 2, 13, 24, 63, 96])
 def test_product_tiles_fit_the_registers(registers: int, height: int, vectors: int) -> None:
-    r, v = product_tile(height, vectors, registers)
-    assert 1 <= r <= height
-    assert 1 <= v <= min(vectors, MAX_VECTORS)
-    assert r * v + v + 1 <= registers
+    tiles = product_tiles(height, vectors, registers)
+    assert tiles[0] == product_tile(height, vectors, registers)
+    assert len(set(tiles)) == len(tiles)
+    for r, v in tiles:
+        assert 1 <= r <= height
+        assert 1 <= v <= min(vectors, MAX_VECTORS)
+        assert r * v + v + 1 <= registers
 
 
 @pytest.mark.parametrize("count", range(1, 40))
