@@ -62,7 +62,12 @@ def _fixed(kernel: Callable[[Any, Profile], Any]) -> Family:
 
 
 _FAMILIES: Mapping[type, Family] = {
-    AttentionPlanes: _fixed(attention_planes.kernel),
+    AttentionPlanes: Family(
+        attention_planes.kernel,
+        attention_planes.Parameters,
+        attention_planes.rule,
+        attention_planes.space,
+    ),
     AttentionValue: _fixed(attention_value.kernel),
     BatchMatmul: Family(
         batch_matmul.kernel, batch_matmul.Parameters, batch_matmul.rule, batch_matmul.space

@@ -17,11 +17,14 @@ from gsb_tvm.schedules.attention_planes.candidates import Candidates, Kept, Neon
 from gsb_tvm.schedules.attention_planes.masks import Masks
 from gsb_tvm.schedules.attention_planes.neon_block import NeonBlock
 from gsb_tvm.schedules.attention_planes.softmax import Block
+from gsb_tvm.schedules.attention_planes.space import Parameters, rule, space
 from gsb_tvm.schedules.sharing import Share, phase
 from gsb_tvm.targets import Profile
 
+__all__ = ["Parameters", "kernel", "rule", "space"]
 
-def kernel(spec: AttentionPlanes, profile: Profile) -> v.Expr:
+
+def kernel(spec: AttentionPlanes, profile: Profile, parameters: Parameters) -> v.Expr:
     """PrimFunc of ``spec``; arguments are ``spec.inputs()`` then ``spec.outputs()``.
 
     Raises
@@ -33,7 +36,7 @@ def kernel(spec: AttentionPlanes, profile: Profile) -> v.Expr:
 
     def body(*tensors: v.Buffer) -> None:
         names = [name for name, _, _ in [*spec.inputs(), *spec.outputs()]]
-        _phases(spec, profile, dict(zip(names, tensors, strict=True)))
+        _phases(spec, profile, parameters, dict(zip(names, tensors, strict=True)))
 
     return v.prim_func([*spec.inputs(), *spec.outputs()], body)
 
@@ -47,14 +50,17 @@ def _check(spec: AttentionPlanes) -> None:
             )
 
 
-def _phases(spec: AttentionPlanes, profile: Profile, t: scores.Buffers) -> None:
+def _phases(
+    spec: AttentionPlanes, profile: Profile, parameters: Parameters, t: scores.Buffers
+) -> None:
     """The blocks of rows, then the masks of the maximum over all of them."""
-    kept = Kept(spec, profile) if spec.ratios else None
+    kept = Kept(spec, profile, parameters.rows) if spec.ratios else None
     with phase() as share:
         masks = Masks(spec, profile, t["masks"], v.bind(t["scalars"][2]))
         listing = NeonCandidates if profile.has_neon else Candidates
         candidates = listing(kept, share) if kept else None
-        _blocks(spec, profile, t, share, masks, candidates)
+        block = (NeonBlock if profile.has_neon else Block)(spec, profile, parameters, t)
+        _blocks(block, share, masks, candidates)
         if candidates is not None:
             masks.clear_ratios(share)
             candidates.leave(share)
@@ -63,20 +69,13 @@ def _phases(spec: AttentionPlanes, profile: Profile, t: scores.Buffers) -> None:
             kept.write(share, t["masks"])
 
 
-def _blocks(
-    spec: AttentionPlanes,
-    profile: Profile,
-    t: scores.Buffers,
-    share: Share,
-    masks: Masks,
-    candidates: Candidates | None,
-) -> None:
+def _blocks(block: Block, share: Share, masks: Masks, candidates: Candidates | None) -> None:
     """A part of the blocks of all heads of all images."""
-    q, per_head = spec.q, tiles.blocks(spec.q.tokens)
-    block = (NeonBlock if profile.has_neon else Block)(spec, profile, t)
+    spec, t, q = block.spec, block.t, block.spec.q
+    per_head = tiles.blocks(q.tokens, block.rows)
     zeros = scores.flags(spec, t)
     by_table = block.make_table()
-    start, end = share.span(tiles.units(spec))
+    start, end = share.span(tiles.units(spec, block.rows))
     with T.serial(start // per_head, -(-end // per_head)) as above:
         batch, head = v.bind(above // q.groups), v.bind(above % q.groups)
         at = scores.Head(batch, head, spec.query_kind, spec.key_kind)

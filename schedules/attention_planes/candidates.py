@@ -33,11 +33,14 @@ def constant(value: float) -> v.Expr:
 
 
 class Kept:
-    """The lists of all parts, each in the stretch of its units; made outside the phases."""
+    """The lists of all parts, each in the stretch of its units; made outside the phases.
 
-    def __init__(self, spec: AttentionPlanes, profile: Profile) -> None:
-        self.spec, self.profile = spec, profile
-        words = tiles.kept_words(spec)
+    A unit is a block of ``rows`` query rows.
+    """
+
+    def __init__(self, spec: AttentionPlanes, profile: Profile, rows: int) -> None:
+        self.spec, self.profile, self.rows = spec, profile, rows
+        words = tiles.kept_words(spec, rows)
         self.values = v.workspace((words, WORD_BITS), "float32")
         self.places = v.workspace((words,), "int32")
         self.ends = Slots("int32")
@@ -45,8 +48,8 @@ class Kept:
 
     def start(self, share: Share) -> v.Expr:
         """Where the part's list begins; it ends before the next part's begins."""
-        first, _ = share.span(tiles.units(self.spec))
-        return v.bind(first * tiles.unit_words(self.spec) + share.part)
+        first, _ = share.span(tiles.units(self.spec, self.rows))
+        return v.bind(first * tiles.unit_words(self.spec, self.rows) + share.part)
 
     def write(self, share: Share, masks: v.Buffer) -> None:
         """Write the words of the part's list to the masks, which are 0 elsewhere."""

@@ -13,8 +13,9 @@ from gsb_tvm.schedules.attention_planes.byte_vectors import QUAD, reduced
 from gsb_tvm.schedules.attention_planes.candidates import Candidates
 from gsb_tvm.schedules.attention_planes.estimate import Estimate
 from gsb_tvm.schedules.attention_planes.masks import Masks
-from gsb_tvm.schedules.attention_planes.row import Accumulator, Piece, for_pieces
+from gsb_tvm.schedules.attention_planes.row import Accumulator, Piece
 from gsb_tvm.schedules.attention_planes.softmax import Block, Buffers
+from gsb_tvm.schedules.attention_planes.space import By, Numerators, Parameters
 from gsb_tvm.schedules.counting import reinterpret
 from gsb_tvm.schedules.neon import BYTES, add_pairs
 from gsb_tvm.targets import Profile
@@ -25,15 +26,17 @@ ABSENT = 255  # count of a key that does not exist: above every slot, and -1 as 
 class NeonBlock(Block):
     """The stages of a block where scores are bytes."""
 
-    def __init__(self, spec: AttentionPlanes, profile: Profile, t: Buffers) -> None:
-        super().__init__(spec, profile, t)
+    def __init__(
+        self, spec: AttentionPlanes, profile: Profile, parameters: Parameters, t: Buffers
+    ) -> None:
+        super().__init__(spec, profile, parameters, t)
         self.blocks = padded_tokens(self.tokens) // BYTES
         self.counts = v.workspace((self.blocks, self.rows, BYTES), "uint8")
         self.largest = v.local((self.rows,), "int32")
 
     def make_table(self) -> bool:
-        """Fill a table of exponentials; whether there is one for this spec."""
-        if not byte_table.applies(self.spec, self.profile):
+        """Fill a table of exponentials; whether there is to be one."""
+        if self.parameters.numerators is not Numerators.TABLE:
             return False
         self.bytes = byte_table.Table(self.spec, self.t["scalars"])
         return True
@@ -102,7 +105,7 @@ class NeonBlock(Block):
                 for i, e in enumerate(byte_table.look_up(row, counts)):
                     v.store(self.values, e, r, piece.first + key + QUAD * i, lanes=QUAD)
 
-        for_pieces(self.tokens, emit)
+        self.for_pieces(emit)
 
     def _look_up_singly(self, table: v.Buffer, r: v.Expr) -> None:
         with T.serial(self.tokens) as key:
@@ -123,7 +126,7 @@ class NeonBlock(Block):
                 e = v.load(self.values, r, piece.first, lanes=piece.lanes)
                 total.take(v.bind(e), piece.lanes)
 
-            for_pieces(self.tokens, emit)
+            self.for_pieces(emit)
             v.put(self.sum, total.total(), r)
 
     def _binarize_row(
@@ -135,8 +138,11 @@ class NeonBlock(Block):
         query: v.Expr,
     ) -> None:
         """Masks from estimates; exactly, and listed, where an estimate does not decide."""
-        spec, tokens = self.spec, self.tokens
-        estimate = Estimate(tokens, masks, candidates, v.bind(self.sum[r]))
+        if self.parameters.by is not By.ESTIMATES:
+            super()._binarize_row(masks, candidates, at, r, query)
+            return
+        spec = self.spec
+        estimate = Estimate(self.tokens, masks, candidates, v.bind(self.sum[r]))
         start, ahead, plane_row = self._places(at, query)
 
         def emit(piece: Piece) -> None:
@@ -149,7 +155,7 @@ class NeonBlock(Block):
             word = v.bind((plane_row + piece.word) * masks.row + query)
             estimate.take(e, bias, piece, word)
 
-        for_pieces(tokens, emit)
+        self.for_pieces(emit)
         with T.If(estimate.is_undecided()), T.Then():
             exact = self._exact(masks, candidates, at, r, query)
 
@@ -157,7 +163,7 @@ class NeonBlock(Block):
                 with T.If(estimate.is_undecided_in(piece)), T.Then():
                     exact(piece)
 
-            for_pieces(tokens, settle)
+            self.for_pieces(settle)
 
 
 def _counted(query: list[v.Expr], keys: list[list[v.Expr]]) -> v.Expr:

@@ -35,15 +35,19 @@ class Piece:
         return T.Select(exists, value, v.splat(tirx.const(other, dtype), self.lanes))
 
 
-def for_pieces(tokens: int, emit: Callable[[Piece], None]) -> None:
-    """Emit code for every piece of a row: short rows unrolled, long ones in a loop."""
+def for_pieces(tokens: int, straight: int, emit: Callable[[Piece], None]) -> None:
+    """Emit code for every piece of a row.
+
+    Rows of up to ``straight`` words are straight code, others a loop that takes so many at a time.
+    """
     whole, tail = tokens // WORD_BITS, tiles.tail(tokens)
-    if whole <= tiles.UNROLLED_WORDS:
-        for word in range(whole):
-            emit(Piece(word, WORD_BITS, WORD_BITS))
-    else:
-        with T.serial(whole) as word:
-            emit(Piece(word, WORD_BITS, WORD_BITS))
+    steps = whole // straight if whole > straight else 0
+    if steps:
+        with T.serial(steps) as step:
+            for i in range(straight):
+                emit(Piece(step * straight + i, WORD_BITS, WORD_BITS))
+    for word in range(steps * straight, whole):
+        emit(Piece(word, WORD_BITS, WORD_BITS))
     if tail is not None:
         emit(Piece(whole, tail.lanes, tail.keys))
 

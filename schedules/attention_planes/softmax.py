@@ -8,12 +8,13 @@ from tvm.script.ir_builder import tirx as T
 from gsb_tvm.dialect.bits import words
 from gsb_tvm.dialect.specs import AttentionPlanes
 from gsb_tvm.schedules import vector as v
-from gsb_tvm.schedules.attention_planes import scores, tiles
+from gsb_tvm.schedules.attention_planes import scores
 from gsb_tvm.schedules.attention_planes.candidates import Candidates
 from gsb_tvm.schedules.attention_planes.division import divide_by
 from gsb_tvm.schedules.attention_planes.masks import Masks
 from gsb_tvm.schedules.attention_planes.row import HALF, LOWEST, Accumulator, Piece, for_pieces
-from gsb_tvm.schedules.attention_planes.table import Table, applies
+from gsb_tvm.schedules.attention_planes.space import Numerators, Parameters
+from gsb_tvm.schedules.attention_planes.table import Table
 from gsb_tvm.schedules.counting import reinterpret
 from gsb_tvm.targets import Profile
 
@@ -24,18 +25,23 @@ LookUp = Callable[[list[v.Expr], v.Expr], v.Expr]
 class Block:
     """Buffers of one block of query rows, and the stages that fill them."""
 
-    def __init__(self, spec: AttentionPlanes, profile: Profile, t: Buffers) -> None:
-        self.spec, self.profile, self.t = spec, profile, t
-        self.tokens = spec.q.tokens
-        self.rows = tiles.query_rows(self.tokens)
+    def __init__(
+        self, spec: AttentionPlanes, profile: Profile, parameters: Parameters, t: Buffers
+    ) -> None:
+        self.spec, self.profile, self.parameters, self.t = spec, profile, parameters, t
+        self.tokens, self.rows = spec.q.tokens, parameters.rows
         self.values = v.workspace((self.rows, 32 * words(self.tokens)), "float32")
         self.maximum = v.local((self.rows,), "float32")
         self.least = v.local((self.rows,), "int32")
         self.sum = v.local((self.rows,), "float32")
 
+    def for_pieces(self, emit: Callable[[Piece], None]) -> None:
+        """Emit code for every piece of a row."""
+        for_pieces(self.tokens, self.parameters.straight, emit)
+
     def make_table(self) -> bool:
-        """Fill a table of exponentials; whether there is one for this spec and CPU."""
-        if not applies(self.spec, self.profile):
+        """Fill a table of exponentials; whether there is to be one."""
+        if self.parameters.numerators is not Numerators.TABLE:
             return False
         self.table = Table(self.spec, self.t["scalars"])
         return True
@@ -56,7 +62,7 @@ class Block:
                 v.store(self.values, x, r, piece.first, lanes=piece.lanes)
                 highest.take(x, piece.lanes)
 
-            for_pieces(self.tokens, emit)
+            self.for_pieces(emit)
             v.put(self.maximum, highest.total(), r)
 
     def exponential(self) -> None:
@@ -72,7 +78,7 @@ class Block:
                 v.store(self.values, e, r, piece.first, lanes=lanes)
                 total.take(e, lanes)
 
-            for_pieces(self.tokens, emit)
+            self.for_pieces(emit)
             v.put(self.sum, total.total(), r)
 
     def count(self, at: scores.Head, first: v.Expr) -> None:
@@ -89,7 +95,7 @@ class Block:
                 v.store(self.values, bits, r, piece.first, lanes=piece.lanes)
                 least.take(counts, piece.lanes)
 
-            for_pieces(self.tokens, emit)
+            self.for_pieces(emit)
             v.put(self.least, least.total(), r)
 
     def look_up(self) -> None:
@@ -119,7 +125,7 @@ class Block:
                 v.store(self.values, e, r, key, lanes=HALF)
                 total.take_half(half, e)
 
-        for_pieces(self.tokens, emit)
+        self.for_pieces(emit)
         v.put(self.sum, total.total(), r)
 
     def binarize(
@@ -141,7 +147,7 @@ class Block:
         r: v.Expr,
         query: v.Expr,
     ) -> None:
-        for_pieces(self.tokens, self._exact(masks, candidates, at, r, query))
+        self.for_pieces(self._exact(masks, candidates, at, r, query))
 
     def _exact(
         self,
@@ -175,10 +181,12 @@ class Block:
         groups, tokens = self.spec.q.groups, self.tokens
         bias = v.bind((at.head * tokens + query) * tokens)
         last = (groups * tokens - 1) * tokens
-        ahead = v.bind(tirx.min(bias + tiles.ROWS_AHEAD * tokens, last))
+        ahead = v.bind(tirx.min(bias + self.parameters.ahead * tokens, last))
         return bias, ahead, v.bind((at.batch * groups + at.head) * words(tokens))
 
     def _fetch_bias(self, start: v.Expr, lanes: int) -> None:
-        """Fetch bias into the cache."""
+        """Fetch bias into the cache, where that is wanted."""
+        if not self.parameters.ahead:
+            return
         for line in range(0, lanes, HALF):
             v.prefetch(self.t["bias"], start + line)

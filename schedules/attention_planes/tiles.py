@@ -6,13 +6,6 @@ from gsb_tvm.dialect.bits import TOKEN_ALIGN, WORD_BITS, words
 from gsb_tvm.dialect.specs import AttentionPlanes
 from gsb_tvm.schedules.sharing import MOST_PARTS
 
-UNROLLED_WORDS = 8
-
-# The bias is met once per image and is the largest constant of a model: it comes from memory. Rows
-# fetched ahead cover that latency, about 100 ns, with one row computed in some 30 ns; 12 rows of
-# 198 keys are 10 kB.
-ROWS_AHEAD = 12
-
 
 def query_rows(tokens: int) -> int:
     """Query rows that go through the softmax together: 1 <= rows <= min(8, tokens).
@@ -26,27 +19,27 @@ def query_rows(tokens: int) -> int:
     return min(range(4, min(8, tokens) + 1), key=lambda rows: (-tokens % rows, -rows))
 
 
-def blocks(tokens: int) -> int:
-    """Blocks of query rows per head."""
-    return -(-tokens // query_rows(tokens))
+def blocks(tokens: int, rows: int) -> int:
+    """Blocks of so many query rows per head."""
+    return -(-tokens // rows)
 
 
-def units(spec: AttentionPlanes) -> int:
+def units(spec: AttentionPlanes, rows: int) -> int:
     """What parts share: blocks of query rows of all heads of all images."""
-    return spec.q.batch * spec.q.groups * blocks(spec.q.tokens)
+    return spec.q.batch * spec.q.groups * blocks(spec.q.tokens, rows)
 
 
-def unit_words(spec: AttentionPlanes) -> int:
+def unit_words(spec: AttentionPlanes, rows: int) -> int:
     """Words of a mask that a block of query rows computes."""
-    return query_rows(spec.q.tokens) * words(spec.q.tokens)
+    return rows * words(spec.q.tokens)
 
 
-def kept_words(spec: AttentionPlanes) -> int:
+def kept_words(spec: AttentionPlanes, rows: int) -> int:
     """Words that the candidate lists must hold: every word computed, and one more of each part.
 
     A word is written before it is known whether it stays, hence the one more.
     """
-    return units(spec) * unit_words(spec) + MOST_PARTS
+    return units(spec, rows) * unit_words(spec, rows) + MOST_PARTS
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import pytest
 
 from gsb_tvm.dialect.bits import Rows
 from gsb_tvm.dialect.specs import AttentionPlanes, Kind
-from gsb_tvm.schedules.attention_planes import kernel
+from gsb_tvm.schedules.families import kernel
 from tests.schedules.cuts import WHOLE, Cut
 from tests.schedules.levels import ARM, compiled, profile_of, runnable, target_of
 from tests.schedules.test_attention_planes import inputs_of, run, spec_of, values

@@ -12,7 +12,7 @@ from gsb_tvm.dialect import oracle
 from gsb_tvm.dialect.bits import Rows, pack_rows, unpack_rows
 from gsb_tvm.dialect.errors import ModelError
 from gsb_tvm.dialect.specs import AttentionPlanes, Kind, spread_of
-from gsb_tvm.schedules.attention_planes import kernel
+from gsb_tvm.schedules.families import kernel
 from gsb_tvm.targets import resolve
 from tests.schedules.cuts import CUTS
 from tests.schedules.levels import ALL, compiled, profile_of, runnable, target_of

@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gsb_tvm.dialect.bits import Rows
-from gsb_tvm.dialect.specs import BatchMatmul, Binarize, Compare, Kind, Patches, ValuePlanes
+from gsb_tvm.dialect.specs import (
+    AttentionPlanes,
+    BatchMatmul,
+    Binarize,
+    Compare,
+    Kind,
+    Patches,
+    ValuePlanes,
+)
 from gsb_tvm.schedules.families import kernel, rule, space
 from tests.schedules import campaign
 from tests.schedules import test_patches as patches
@@ -20,11 +28,12 @@ PATCHES = campaign.Family(
     lambda profile: st.sampled_from(patches.SHAPES) | patches.SPECS,
     lambda spec, rng, n: patches.data(spec, rng, exact=True),
 )
-FAMILIES = {"patches": PATCHES} | {
-    name: campaign.FAMILIES[name] for name in ("batch_matmul", "binarize", "value_planes")
-}
+PACKED = ("attention_planes", "batch_matmul", "binarize", "value_planes")
+FAMILIES = {"patches": PATCHES} | {name: campaign.FAMILIES[name] for name in PACKED}
 SIGNS, ZEROS = (Kind.SIGN,), (Kind.MASKED,) * 3
 MODEL = [
+    AttentionPlanes(Rows(1, 198, 6, 64), *SIGNS * 2, 1, True, 10.0, True, True, (0.7, 0.9)),
+    AttentionPlanes(Rows(1, 300, 3, 128), Kind.MASKED, Kind.MASK, 1, True, 10.0, True, True, ()),
     BatchMatmul(Rows(6, 198, 1, 64), Rows(6, 198, 1, 64), SIGNS, SIGNS),
     BatchMatmul(Rows(6, 198, 1, 64), Rows(6, 198, 1, 64), ZEROS, ZEROS),
     Binarize(Rows(1, 198, 1, 384), Compare(Kind.MASKED), True, True, 1e-12),
