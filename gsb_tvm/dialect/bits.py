@@ -111,6 +111,18 @@ def unpack_weight(packed: Words, *, groups: int, width: int, columns: int) -> np
     return unpack_rows(by_word, Rows(1, columns, groups, width))[0]
 
 
+def retile_weight(packed: Words, *, columns: int, column_tile: int) -> Words:
+    """What :func:`pack_weight` makes, in tiles of ``column_tile`` columns instead.
+
+    Columns from ``columns`` on are padding and become zeros.
+    """
+    tiles, count, tile = packed.shape
+    by_word = packed.transpose(1, 0, 2).reshape(count, tiles * tile)[:, :columns]
+    padding = -columns % column_tile
+    padded = np.pad(by_word, ((0, 0), (0, padding))).reshape(count, -1, column_tile)
+    return np.ascontiguousarray(padded.transpose(1, 0, 2))
+
+
 def pad_columns(values: npt.NDArray[Any], rows: Rows, fill: float = 0) -> npt.NDArray[Any]:
     """Spread per-feature ``values`` (features,) over whole words: ``(groups * words * 32,)``.
 

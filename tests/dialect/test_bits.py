@@ -13,6 +13,7 @@ from gsb_tvm.dialect.bits import (
     pad_weight_columns,
     padded_tokens,
     product,
+    retile_weight,
     signed,
     unpack_rows,
     unpack_weight,
@@ -99,6 +100,16 @@ def test_weights_come_back_and_padding_columns_are_zero(columns, groups, width, 
     np.testing.assert_array_equal(unpack_weight(packed, columns=columns, **shape), plane)
     padded = unpack_weight(packed, columns=tiles * tile, **shape)
     assert not padded[columns:].any()
+
+
+@pytest.mark.parametrize(("before", "after"), [(32, 64), (64, 32), (64, 128), (128, 32)])
+@pytest.mark.parametrize("columns", [1, 32, 64, 70, 128, 160])
+def test_weights_in_other_tiles_are_as_if_packed_in_them(columns, before, after):
+    plane = np.random.default_rng(columns).random((columns, 3 * 33)) < 0.5
+    packed, expected = (pack_weight(plane, groups=3, column_tile=t) for t in (before, after))
+    found = retile_weight(packed, columns=columns, column_tile=after)
+    np.testing.assert_array_equal(found, expected)
+    assert found.flags.c_contiguous
 
 
 def test_weights_and_activations_agree_on_the_order_of_words():
