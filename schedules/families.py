@@ -45,6 +45,9 @@ class Family:
         Parameters by the rule: a pure function of spec and profile.
     space
         All parameters that are worth trying; the rule's may be among them.
+    arranged
+        The spec that a kernel with some parameters is for, where those change the layout of
+        constants.
     version
         Of the schedules: one more wherever the same parameters give another kernel, so that what
         was measured before counts no more.
@@ -54,6 +57,7 @@ class Family:
     parameters: type = Fixed
     rule: Callable[[Any, Profile], Any] = lambda _spec, _profile: Fixed()
     space: Callable[[Any, Profile], Iterable[Any]] = lambda _spec, _profile: ()
+    arranged: Callable[[Any, Any], Any] = lambda spec, _parameters: spec
     version: int = 1
 
 
@@ -73,7 +77,7 @@ _FAMILIES: Mapping[type, Family] = {
         batch_matmul.kernel, batch_matmul.Parameters, batch_matmul.rule, batch_matmul.space
     ),
     Binarize: Family(binarize.kernel, binarize.Parameters, binarize.rule, binarize.space),
-    Dense: _fixed(dense.kernel),
+    Dense: Family(dense.kernel, dense.Parameters, dense.rule, dense.space, dense.arranged),
     Patches: Family(patches.kernel, patches.Parameters, patches.rule, patches.space),
     ValuePlanes: Family(
         value_planes.kernel, value_planes.Parameters, value_planes.rule, value_planes.space
@@ -97,19 +101,30 @@ def version(spec: Any) -> int:
     return _FAMILIES[type(spec)].version
 
 
+def arranged(spec: Any, choice: Choice | None) -> Any:
+    """The spec that the kernel of a choice is for: constants may be laid out in another way.
+
+    Nothing else differs. Without a choice the spec itself.
+    """
+    if choice is None:
+        return spec
+    family = _FAMILIES[type(spec)]
+    return family.arranged(spec, as_parameters(choice, family.parameters))
+
+
 def kernel(spec: Any, profile: Profile, choice: Choice | None = None) -> Any:
     """PrimFunc of a packed operator: arguments are the spec's inputs, then its outputs.
 
-    ``choice`` is one of :func:`space`; without it the rule's.
+    ``choice`` is one of :func:`space`, and inputs are then those of :func:`arranged`; without it
+    the rule's.
     """
     family = _FAMILIES[type(spec)]
     chosen = rule(spec, profile) if choice is None else choice
-    return family.kernel(spec, profile, as_parameters(chosen, family.parameters))
+    parameters: Any = as_parameters(chosen, family.parameters)
+    return family.kernel(arranged(spec, choice), profile, parameters)
 
 
 def variant(spec: Any, profile: Profile, choice: Choice | None = None) -> str:
     """How the kernel works, where its family has several ways: a word for its name, or nothing."""
     chosen = rule(spec, profile) if choice is None else choice
-    if isinstance(spec, Dense) and "method" not in chosen:
-        return dense.method(spec, profile).name.lower()
     return str(chosen.get("method", ""))

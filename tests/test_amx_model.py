@@ -23,8 +23,8 @@ def is_emulated(monkeypatch: pytest.MonkeyPatch) -> bool:
     machine = replace(hosts.host(), features=hosts.host().features | amx.FEATURES)
     for module in (hosts, session):
         monkeypatch.setattr(module, "host", lambda: machine)
-    kernels = import_module("gsb_tvm.schedules.dense.kernel")
-    monkeypatch.setattr(kernels, "method", lambda spec, profile: Method.TILES)
+    parameters = import_module("gsb_tvm.schedules.dense.parameters")
+    monkeypatch.setattr(parameters, "method", lambda spec, profile: Method.TILES)
     return is_emulated
 
 

@@ -37,11 +37,9 @@ from gsb_tvm.schedules.dense.tiles import (
     AMX_ROW_BYTES,
     AMX_ROWS,
     AMX_STEP_WORDS,
-    amx_steps,
 )
 from gsb_tvm.schedules.sharing import Share
 from gsb_tvm.schedules.vector import bind, local, workspace
-from gsb_tvm.targets import Profile
 
 Expr = Any
 Buffer = Any
@@ -54,10 +52,9 @@ SUM_BYTES = AMX_COLUMNS * 4  # of a token
 class Scratch:
     """Memory that all parts share, made outside the phases; a part uses its own tokens' places."""
 
-    def __init__(self, spec: Dense, profile: Profile) -> None:
-        words = spec.rows.packed_shape[1]
-        tiles, steps = -(-spec.rows.tokens // AMX_ROWS), _steps(words)
-        self.steps = amx_steps(profile, words)  # that a block of weights holds
+    def __init__(self, spec: Dense, of_block: int) -> None:
+        tiles, steps = -(-spec.rows.tokens // AMX_ROWS), _steps(spec.rows.packed_shape[1])
+        self.steps = of_block  # whose weights are spread at once
         self.is_split = self.steps < steps
         self.activation = workspace((tiles, steps, AMX_ROWS, AMX_ROW_BYTES), "int8")
         if self.is_split:

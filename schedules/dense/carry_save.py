@@ -3,7 +3,7 @@
 A full adder takes three vectors of weight w and gives one of weight w and one of weight 2 w (Harley
 and Seal; Warren, Hacker's Delight, 2nd ed., section 5-1). 15 words leave 4 vectors to count. It
 pays where counting and adding bytes takes more instructions than an adder: two with three-input
-logic, else five.
+logic, else five. Of 2**n - 1 words every adder is full.
 """
 
 from typing import Any
@@ -18,15 +18,13 @@ from gsb_tvm.schedules.vector import bind, popcount
 
 Expr = Any
 
-CHUNK = 15  # words added before counting: every adder is full
 
-
-def count_carry_save(tile: Tile, terms: tuple[Term, ...]) -> Cells:
-    """Totals of a tile."""
+def count_carry_save(tile: Tile, terms: tuple[Term, ...], most: int) -> Cells:
+    """Totals of a tile; up to ``most`` words, 31 at most, are added before they are counted."""
     total = Cells(tile, tile.lanes, "int32")
     counter = Cells(tile, 4 * tile.lanes, "uint8")
     total.clear()
-    chunks = -(-tile.words // CHUNK)
+    chunks = -(-tile.words // most)
     chunk = -(-tile.words // chunks)
     # As many chunks between widenings as a byte can count, in equal parts: less code.
     fit = next(n for n in range(BYTE_WORDS // chunk, 0, -1) if chunks % n == 0)

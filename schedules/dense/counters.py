@@ -46,6 +46,20 @@ def repeat(extent: int, size: int, body: Callable[[Expr, int], None]) -> None:
         body(full * size, rest)
 
 
+def each(extent: int, unroll: int, body: Callable[[Expr], None]) -> None:
+    """``body(i)`` for every i below ``extent``, ``unroll`` of them in a turn of the loop."""
+    if unroll == 1:
+        with T.serial(0, extent) as i:
+            body(i)
+        return
+
+    def turn(first: Expr, count: int) -> None:
+        for i in range(count):
+            body(first + i)
+
+    repeat(extent, unroll, turn)
+
+
 class Cells:
     """One vector for each cell of a tile; a buffer each, so that all of them become registers."""
 
@@ -82,18 +96,21 @@ def differences(tile: Tile, term: Term, word: Expr) -> Iterable[tuple[tuple[int,
             yield (i, j), a ^ w
 
 
-def count_words(tile: Tile, terms: tuple[Term, ...]) -> Cells:
+def count_words(tile: Tile, terms: tuple[Term, ...], unroll: int) -> Cells:
     """Count with a population count of 32-bit lanes."""
     total = Cells(tile, tile.lanes, "int32")
     total.clear()
     for term in terms:
-        with T.serial(0, tile.words) as k:
+
+        def add_word(k: Expr, term: Term = term) -> None:
             for cell, bits in differences(tile, term, k):
                 total.add(cell, T.cast(popcount(bits), f"int32x{tile.lanes}"), term.sign)
+
+        each(tile.words, unroll, add_word)
     return total
 
 
-def count_bytes(tile: Tile, terms: tuple[Term, ...]) -> Cells:
+def count_bytes(tile: Tile, terms: tuple[Term, ...], unroll: int) -> Cells:
     """Count with a population count of bytes, widened before a byte can overflow."""
     lanes = 4 * tile.lanes
     total, counter = Cells(tile, tile.lanes, "int32"), Cells(tile, lanes, "uint8")
@@ -101,10 +118,12 @@ def count_bytes(tile: Tile, terms: tuple[Term, ...]) -> Cells:
     for term in terms:
 
         def add_words(first: Expr, words: int, term: Term = term) -> None:
-            counter.clear()
-            with T.serial(0, words) as k:
+            def add_word(k: Expr) -> None:
                 for cell, bits in differences(tile, term, first + k):
                     counter.add(cell, popcount(T.reinterpret(f"uint8x{lanes}", bits)))
+
+            counter.clear()
+            each(words, unroll, add_word)
             for cell in tile.cells():
                 total.add(cell, widened(counter[cell], tile.lanes), term.sign)
 

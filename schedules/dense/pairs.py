@@ -26,6 +26,7 @@ from gsb_tvm.schedules.dense.counters import repeat
 from gsb_tvm.schedules.dense.epilogue import Block
 from gsb_tvm.schedules.dense.formula import Base, Product
 from gsb_tvm.schedules.dense.pairs_epilogue import PairsEpilogue
+from gsb_tvm.schedules.dense.parameters import Parameters
 from gsb_tvm.schedules.dense.tiles import PAIR_COLUMNS, PAIR_ROWS
 from gsb_tvm.schedules.neon import add_pairs, widen_pairs
 from gsb_tvm.schedules.neon_walk import Walk, fence, unknown, walking
@@ -47,7 +48,6 @@ Buffer = Any
 LANES = 4
 OCTETS = PAIR_COLUMNS // 8  # of columns, whose sums are one register
 LINE_WORDS = 16  # of a cache line of 64 bytes
-STEP = 6  # words of the loop
 
 
 def spread_activation(spec: Dense) -> Buffer:
@@ -70,8 +70,11 @@ class Nest:
         finish: PairsEpilogue,
         share: Share,
         spread: Buffer,
+        chosen: Parameters,
     ) -> None:
         assert product.is_one_count
+        assert chosen.unroll is not None
+        self.unroll, self.ahead = chosen.unroll, chosen.ahead
         self.spec, self.product, self.finish, self.spread = spec, product, finish, spread
         self.activation, self.weight = named["a_bits"], named["weight"]
         self.words = spec.rows.packed_shape[1]
@@ -118,13 +121,14 @@ class Nest:
         weight = self.weights.begin(self.weight, T.floordiv(first, PAIR_COLUMNS), 0, 0)
         minus = local((PAIR_COLUMNS,), "uint16")
         store(minus, splat(beside % 2**16, PAIR_COLUMNS, "uint16"), 0, lanes=PAIR_COLUMNS)
-        (row,) = Sums(weight, None, 1, minus, 0).count(self.words)
+        (row,) = Sums(weight, None, 1, minus, 0).count(self.words, self.unroll)
         for octet, value in enumerate(row):
             store(base, T.cast(T.cast(value, "int16x8"), "int32x8"), octet * 8, lanes=8)
         return base
 
     def _tile(self, block: Block, tile: Expr, rows: int) -> None:
-        self._fetch_ahead(block, tile)
+        if self.ahead:
+            self._fetch_ahead(block, tile)
         activation = self.activations.begin(self.spread, tile, 0, 0, 0)
         weight = self.weights.begin(self.weight, T.floordiv(block.first, PAIR_COLUMNS), 0, 0)
         # Were it known that all tiles begin alike, LLVM would keep that and copy it: the same, and
@@ -132,7 +136,7 @@ class Nest:
         at = T.cast(tile, "int64")
         zero = bind(unknown(at) - at)
         sums = Sums(weight, activation, rows, self.finish.starts, zero)
-        self.finish.tile(block, tile * PAIR_ROWS, sums.count(self.words))
+        self.finish.tile(block, tile * PAIR_ROWS, sums.count(self.words, self.unroll))
 
     def _fetch_ahead(self, block: Block, tile: Expr) -> None:
         """Ask for a token tile's share of the next block's weights, which lie behind this one's.
@@ -169,14 +173,14 @@ class Sums:
         heights = range(1, PAIR_ROWS + 1)
         return [(walks, rows + more) for walks in (1, 2) for rows in heights for more in (0, 1)]
 
-    def count(self, words: int) -> list[list[Expr]]:
+    def count(self, words: int, unroll: int) -> list[list[Expr]]:
         """Sums over all words, modulo 2**16: for each row and octet of columns a uint16x8."""
         cells = [(row, octet) for row in range(self.rows) for octet in range(OCTETS)]
         self.sums = {cell: local((8,), "uint16") for cell in cells}
         for row, octet in cells:
             at = self.first + row * PAIR_COLUMNS + octet * 8
             store(self.sums[row, octet], load(self.starts, at, lanes=8), 0, lanes=8)
-        repeat(words, STEP, self._words)
+        repeat(words, unroll, self._words)
         return [
             [load(self.sums[row, octet], 0, lanes=8) for octet in range(OCTETS)]
             for row in range(self.rows)

@@ -6,7 +6,7 @@ of all their patterns ("Four Russians"). Its numbers of 0 to 7 are added as plan
 takes three instructions for each plane that goes away: 62 a word of 32 features, where counting
 takes 104. Tables are made when a block of columns begins; all tokens of a part pay for them.
 
-Tables of twelve words are used at a time, so that they stay in L2; meanwhile sums of all tokens
+Tables of so many words are used at a time as stay in L2; meanwhile sums of all tokens
 wait in memory. A sum begins where the epilogue wants it, and equal bits are counted, so that
 thresholds are one comparison, of planes of bits too, and its result is packed already.
 
@@ -24,9 +24,10 @@ from gsb_tvm.schedules.dense.bit_sums import LANES, BitSums, adding, kept
 from gsb_tvm.schedules.dense.epilogue import Block
 from gsb_tvm.schedules.dense.formula import Base, Product
 from gsb_tvm.schedules.dense.operands import Plane, column_base
+from gsb_tvm.schedules.dense.parameters import Parameters
 from gsb_tvm.schedules.dense.slice_tables import STEP, SUB_BLOCKS, TRAILS, Tables, find_parities
 from gsb_tvm.schedules.dense.slices_epilogue import SlicesEpilogue
-from gsb_tvm.schedules.dense.tiles import PAIR_ROWS, SLICE_CHUNK, SLICE_COLUMNS
+from gsb_tvm.schedules.dense.tiles import PAIR_ROWS, SLICE_COLUMNS
 from gsb_tvm.schedules.neon_walk import unknown, walking
 from gsb_tvm.schedules.sharing import Share, phase
 from gsb_tvm.schedules.vector import bind, load, local, splat, store, workspace
@@ -62,8 +63,11 @@ class Nest:
         finish: SlicesEpilogue,
         share: Share,
         prepared: Buffer,
+        chosen: Parameters,
     ) -> None:
         assert product.is_one_count
+        assert chosen.chunk is not None
+        self.chunk = chosen.chunk
         self.spec, self.product, self.finish = spec, product, finish
         assert spec.rows.packed_shape[1] >= STEP
         self.weight = named["weight"]
@@ -72,7 +76,7 @@ class Nest:
         self.tiles = -(-spec.rows.tokens // PAIR_ROWS)
         blocks = spec.computed_columns // SLICE_COLUMNS
         self.first, self.last = share.span(blocks * self.tiles)
-        self.tables = Tables(min(SLICE_CHUNK, self.words), finish.order)
+        self.tables = Tables(min(self.chunk, self.words), finish.order)
         self.sums = workspace(((self.tiles + 1) * PAIR_ROWS, finish.planes, LANES), "uint32")
 
     def write(self) -> None:
@@ -98,12 +102,12 @@ class Nest:
             bind(start * PAIR_ROWS),
             bind(T.min(end * PAIR_ROWS, T.int32(self.spec.rows.tokens))),
         )
-        full, rest = divmod(self.words, SLICE_CHUNK)
+        full, rest = divmod(self.words, self.chunk)
         if full:
             with T.serial(0, full) as chunk:
-                self._chunk(batch, block, bind(chunk * SLICE_CHUNK), SLICE_CHUNK, tokens)
+                self._chunk(batch, block, bind(chunk * self.chunk), self.chunk, tokens)
         if rest:
-            self._chunk(batch, block, T.int32(full * SLICE_CHUNK), rest, tokens)
+            self._chunk(batch, block, T.int32(full * self.chunk), rest, tokens)
         self.finish.tiles(subs, self.sums, start, end)
 
     def _sub_block(self, batch: Expr, block: Expr, i: int) -> Block:

@@ -1,7 +1,7 @@
 """Register tiles of the dense kernels: pure functions of the machine."""
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
 from gsb_tvm.dialect.bits import WORD_BITS
 from gsb_tvm.dialect.specs import Dense, Kind
@@ -9,21 +9,31 @@ from gsb_tvm.schedules.dense.formula import product
 from gsb_tvm.targets import Profile
 
 
-class Method(Enum):
+class Method(StrEnum):
     """How differing bits are counted."""
 
-    WORDS = "population count of 32-bit lanes"
-    BYTES = "population count of bytes"
-    PAIRS = "population count of bytes, added in pairs"
-    SLICES = "tables of sums as planes of bits"
-    CARRY_SAVE = "population count of bytes after carry-save addition"
-    LOOKUP = "table of nibbles"
-    TILES = "tile products of bytes"
+    WORDS = "words"  # population count of 32-bit lanes
+    BYTES = "bytes"  # population count of bytes
+    PAIRS = "pairs"  # population count of bytes, added in pairs
+    SLICES = "slices"  # tables of sums as planes of bits
+    CARRY_SAVE = "carry_save"  # population count of bytes after carry-save addition
+    LOOKUP = "lookup"  # table of nibbles
+    TILES = "tiles"  # tile products of bytes
+
+
+class Split(StrEnum):
+    """What parts share."""
+
+    TOKENS = "tokens"  # token tiles; each part prepares the column blocks for itself
+    COLUMNS = "columns"  # column blocks, with all tokens
+
+
+CARRY_SAVE_CHUNK = 15  # words: 2**4 - 1, so that every adder is full
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """Tile sizes.
+    """Tile sizes of what counts.
 
     Attributes
     ----------
@@ -38,6 +48,14 @@ class Tiles:
     column_tile
         Columns whose weights are kept in L1 while all tokens pass: a multiple of
         ``vectors * lanes`` and of 32.
+    unroll
+        Words of a turn of the innermost loop; bytes of LOOKUP.
+    ahead
+        Column blocks whose weights are asked for before they are needed: 0 or 1.
+    chunk
+        Words that CARRY_SAVE adds before it counts.
+    split
+        What parts share.
     """
 
     method: Method
@@ -45,6 +63,10 @@ class Tiles:
     vectors: int
     lanes: int
     column_tile: int
+    unroll: int = 1
+    ahead: int = 1
+    chunk: int = CARRY_SAVE_CHUNK
+    split: Split = Split.TOKENS
 
 
 def tiles(profile: Profile) -> Tiles:
@@ -103,24 +125,28 @@ def amx_steps(profile: Profile, words: int) -> int:
 
 
 PAIR_ROWS, PAIR_COLUMNS = 4, 32  # of a tile of Method.PAIRS: four packed words of output
+PAIR_STEP = 6  # words of its loop
 
 
 def method(spec: Dense, profile: Profile) -> Method:
     """How the kernel of ``spec`` multiplies; with AMX what takes fewer cycles by estimate.
 
-    PAIRS, Neon: counts of signs or masks times signs, in 16 bits with room for twice a padded row.
-    SLICES there, by estimate, where a core can wait for tables.
+    PAIRS on Neon, or SLICES, by estimate, where a core can wait for tables.
     """
     if profile.has_amx_int8 and tile_cycles(spec, profile) < count_cycles(spec):
         return Method.TILES
-    if (
-        profile.has_neon
-        and spec.weight is not Kind.MASKED
-        and spec.rows.features < 2**14 - WORD_BITS
-    ):
+    if profile.has_neon and can_pair(spec):
         fewer = can_slice(spec) and slice_instructions(spec) < pair_instructions(spec)
         return Method.SLICES if fewer and has_tables(profile) else Method.PAIRS
     return tiles(profile).method
+
+
+def can_pair(spec: Dense) -> bool:
+    """Whether PAIRS can do a layer, on Neon.
+
+    Counts of signs or masks times signs, in 16 bits with room for twice a padded row.
+    """
+    return spec.weight is not Kind.MASKED and spec.rows.features < 2**14 - WORD_BITS
 
 
 SLICE_COLUMNS = 128  # of a block of Method.SLICES: bits of a vector

@@ -13,11 +13,17 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from gsb_tvm.schedules.dense import amx_tiles as amx
-from gsb_tvm.schedules.dense.carry_save import CHUNK, count_carry_save
+from gsb_tvm.schedules.dense.carry_save import count_carry_save
 from gsb_tvm.schedules.dense.counters import Tile
 from gsb_tvm.schedules.dense.formula import Part, Term
-from gsb_tvm.schedules.dense.lookup import LANES, shuffled
-from gsb_tvm.schedules.dense.tiles import AMX_ROW_BYTES, AMX_ROWS, Method, tiles
+from gsb_tvm.schedules.dense.lookup import shuffled
+from gsb_tvm.schedules.dense.tiles import (
+    AMX_ROW_BYTES,
+    AMX_ROWS,
+    CARRY_SAVE_CHUNK,
+    Method,
+    tiles,
+)
 from gsb_tvm.schedules.vector import (
     bind,
     load,
@@ -60,9 +66,10 @@ def counting(profile: Profile) -> Loop:
         lanes = profile.lanes
         return _popcounts("xor, popcount, add", "uint32", lanes, 24)
     if method is Method.LOOKUP:
-        func = _chains("uint8", LANES, 10, 2, _look_up)
-        work = STEPS * 10 * LANES * NIBBLE_PAIRS
-        return Loop("two lookups, two adds", func, _arrays("uint8", LANES, 10, 2), work)
+        lanes = tiles(profile).lanes
+        func = _chains("uint8", lanes, 10, 2, _look_up)
+        work = STEPS * 10 * lanes * NIBBLE_PAIRS
+        return Loop("two lookups, two adds", func, _arrays("uint8", lanes, 10, 2), work)
     if method is Method.BYTES:
         return _popcounts("xor, byte popcount, add", "uint8", 4 * profile.lanes, 16)
     return _carry_saves(profile.lanes)
@@ -165,7 +172,7 @@ def _arrays(dtype: str, lanes: int, chains: int, constants: int) -> tuple[np.nda
 
 def _carry_saves(lanes: int) -> Loop:
     """The kernel's own adders on one token's words in L1 and weights in registers."""
-    words, vectors, rounds = 2 * CHUNK, 2, 128
+    words, vectors, rounds = 2 * CARRY_SAVE_CHUNK, 2, 128
     dtype = "uint32"
 
     def body(tokens: Any, start: Any, end: Any) -> None:
@@ -181,7 +188,7 @@ def _carry_saves(lanes: int) -> Loop:
             weight=lambda _term, _word, vector: load(weights[vector], 0, lanes=lanes),
         )
         with T.serial(0, rounds):
-            total = count_carry_save(tile, (Term(1, Part.BITS, Part.BITS),))
+            total = count_carry_save(tile, (Term(1, Part.BITS, Part.BITS),), CARRY_SAVE_CHUNK)
             for (_, j), count in total.items():
                 mixed = load(weights[j], 0, lanes=lanes) ^ T.cast(count, f"{dtype}x{lanes}")
                 store(weights[j], mixed, 0, lanes=lanes)

@@ -24,6 +24,7 @@ from gsb_tvm.dialect.bits import (
 )
 from gsb_tvm.dialect.specs import Dense, Kind, Operand, Step, Thresholds
 from gsb_tvm.schedules.dense import Method, column_tile, kernel
+from gsb_tvm.schedules.dense.parameters import usual
 from gsb_tvm.schedules.dense.tiles import lines_ahead, tiles
 from gsb_tvm.targets import Profile, resolve
 from tests.schedules import levels
@@ -145,15 +146,17 @@ def padding(name: str, spec: Dense) -> bool:
 
 def written(spec: Dense, profile: Profile) -> Any:
     """The kernel; by tile products where there are any, even where counting would be faster."""
-    return kernel(spec, profile, Method.TILES if profile.has_amx_int8 else None)
+    return kernel(
+        spec, profile, usual(Method.TILES, spec, profile) if profile.has_amx_int8 else None
+    )
 
 
 class Compiled:
     """A kernel with guarded outputs: nothing outside the logical shape may be written."""
 
-    def __init__(self, spec: Dense, profile: Profile, cut: Cut = WHOLE) -> None:
+    def __init__(self, spec: Dense, profile: Profile, cut: Cut = WHOLE, func: Any = None) -> None:
         self.spec = spec
-        self.main = levels.compiled(cut(written(spec, profile)), profile)["main"]
+        self.main = levels.compiled(cut(func or written(spec, profile)), profile)["main"]
 
     def __call__(self, inputs: list[Array]) -> list[Array]:
         outputs = [np.full(s, 7, d) for _, s, d in self.spec.outputs()]

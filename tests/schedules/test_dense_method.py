@@ -13,6 +13,7 @@ from tvm.ir import IRModule
 from gsb_tvm.dialect.bits import Rows, words
 from gsb_tvm.dialect.specs import Dense, Kind
 from gsb_tvm.schedules.dense import Method, kernel, method
+from gsb_tvm.schedules.dense.parameters import usual
 from gsb_tvm.schedules.dense.tiles import amx_steps, count_cycles, tile_cycles, tiles
 from gsb_tvm.targets import Profile
 from tests import amx
@@ -160,7 +161,7 @@ def test_no_product_is_wasted(tokens: int, features: int, columns: int, parts: i
 def test_tvm_leaves_tiles_their_room() -> None:
     """Of what only tile instructions touch TVM sees one element, and may cut the rest off."""
     spec = make_spec(WITH_AMX, Rows(1, 20, 1, 24), Kind.MASK, Kind.SIGN, "plain", (1, 8))
-    module = IRModule({"main": kernel(spec, WITH_AMX, Method.TILES)})
+    module = IRModule({"main": kernel(spec, WITH_AMX, usual(Method.TILES, spec, WITH_AMX))})
     passes = [s_tir.transform.ConvertBlocksToOpaque(), s_tir.transform.CompactBufferAllocation()]
     after = tvm.transform.Sequential(passes)(module)
     assert rooms(after) == rooms(module)

@@ -14,6 +14,7 @@ from gsb_tvm.schedules import vector as v
 from gsb_tvm.schedules.dense import Method, kernel, method
 from gsb_tvm.schedules.dense.bit_sums import LANES, BitSums, adding
 from gsb_tvm.schedules.dense.pairs_epilogue import OCTET
+from gsb_tvm.schedules.dense.parameters import usual
 from gsb_tvm.schedules.dense.slices_epilogue import numbers, planes
 from gsb_tvm.schedules.dense.tiles import can_slice
 from gsb_tvm.targets import Profile
@@ -50,7 +51,7 @@ def cases(draw: Any) -> tuple[Rows, Kind, Kind, str, tuple[int, int]]:
 
 def written(spec: Dense, profile: Profile) -> Any:
     """The kernel by tables, unless rows are too short for any."""
-    return kernel(spec, profile, Method.SLICES if can_slice(spec) else None)
+    return kernel(spec, profile, usual(Method.SLICES, spec, profile) if can_slice(spec) else None)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
