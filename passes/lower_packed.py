@@ -9,10 +9,11 @@ from tvm.ir.transform import Pass, PassContext, module_pass
 from gsb_tvm.dialect.ops import is_packed, spec_of, tensor_type
 from gsb_tvm.dialect.phases import SPEC, TUNED
 from gsb_tvm.dialect.specs import encode
+from gsb_tvm.passes.lay_out_columns import laid_out
 from gsb_tvm.passes.rewriting import Expr, Graph, rewrite_module
 from gsb_tvm.schedules.choices import text_of
-from gsb_tvm.schedules.families import kernel, space, variant, version
-from gsb_tvm.schedules.tunings import Tunings
+from gsb_tvm.schedules.families import arranged, kernel, space, variant, version
+from gsb_tvm.schedules.tunings import Tuned, Tunings
 from gsb_tvm.targets import Profile
 
 OPAQUE = 8  # TOpPattern kOpaque: FuseOps leaves the call as it is
@@ -21,12 +22,13 @@ OPAQUE = 8  # TOpPattern kOpaque: FuseOps leaves the call as it is
 def LowerPacked(profile: Profile, tunings: Tunings | None = None) -> Pass:
     """Replace every packed operator by ``call_tir`` of its family's kernel.
 
-    Its parameters are those of ``tunings``, where they know the kernel, or the rule's.
+    Its parameters are those of ``tunings``, where they know the kernel, or the rule's. Constants
+    are laid out as they want them.
 
     Before  y = gsb.dense(a, w, scale; spec)
     After   y = call_tir(dense_words, (a, w, scale))
     Requires   kernels for the target; equal specs share one PrimFunc
-    Leaves alone   everything else
+    Leaves alone   everything else; the rule's kernel is for arguments that are no constants
     Exact   kernels are tested against the NumPy oracle
     Source   docs/architecture.md, the way of a model
     """
@@ -42,25 +44,39 @@ class _Lowering:
     def __init__(self, profile: Profile, tunings: Tunings) -> None:
         self._profile = profile
         self._tunings = tunings
-        self._kernels: dict[str, Any] = {}
+        self._tuned: dict[str, Tuned | None] = {}
+        self._kernels: dict[tuple[str, bool], Any] = {}
 
     def visit(self, _var: relax.Var, value: Expr, graph: Graph) -> Expr | None:
         """Emit the call of the kernel."""
         if not is_packed(value):
             return None
         spec = spec_of(value)
-        text = encode(spec)
-        if text not in self._kernels:
-            self._kernels[text] = self._kernel(value, spec, text, graph)
+        tuned = self._find(spec)
+        wanted = arranged(spec, None if tuned is None else tuned.choice)
+        args = laid_out(value.args, spec, wanted)
+        if args is None:
+            tuned, args = None, list(value.args)
+        key = (encode(spec), tuned is None)
+        if key not in self._kernels:
+            self._kernels[key] = self._kernel(value, spec, tuned, graph)
         types = [tensor_type(tensor) for tensor in spec.outputs()]
-        return relax.call_tir(self._kernels[text], list(value.args), types)
+        return relax.call_tir(self._kernels[key], args, types)
 
-    def _kernel(self, value: Expr, spec: Any, text: str, graph: Graph) -> Any:
+    def _find(self, spec: Any) -> Tuned | None:
+        """What records say of a spec."""
+        text, profile = encode(spec), self._profile
+        if text not in self._tuned:
+            found = self._tunings.find(text, version(spec), lambda: space(spec, profile))
+            self._tuned[text] = found
+        return self._tuned[text]
+
+    def _kernel(self, value: Expr, spec: Any, tuned: Tuned | None, graph: Graph) -> Any:
         """Add the kernel of a spec to the module."""
         profile = self._profile
-        tuned = self._tunings.find(text, version(spec), lambda: space(spec, profile))
         choice = None if tuned is None else tuned.choice
         words = (value.op.name.removeprefix("gsb."), variant(spec, profile, choice))
+        text = encode(arranged(spec, choice))
         func = kernel(spec, profile, choice)
         func = func.with_attrs({"op_pattern": OPAQUE, SPEC: text, "tirx.noalias": True})
         if tuned is not None:

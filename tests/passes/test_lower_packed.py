@@ -6,14 +6,22 @@ from tvm import relax
 from tvm.relax import op
 from tvm_ffi import structural_equal
 
-from gsb_tvm.dialect.phases import SPEC
-from gsb_tvm.dialect.specs import decode
+from gsb_tvm.dialect import ops
+from gsb_tvm.dialect.bits import Rows
+from gsb_tvm.dialect.ops import spec_of
+from gsb_tvm.dialect.phases import SPEC, TUNED
+from gsb_tvm.dialect.specs import Dense, Kind, decode, encode
+from gsb_tvm.passes.fold_thresholds import FoldThresholds
+from gsb_tvm.passes.fuse_dense_steps import FuseDenseSteps
 from gsb_tvm.passes.lower_packed import OPAQUE, LowerPacked
 from gsb_tvm.passes.pack_attention import PackAttention
 from gsb_tvm.passes.pack_dense import PackDense
+from gsb_tvm.schedules.families import space, version
+from gsb_tvm.schedules.records import Record, feature_set
+from gsb_tvm.schedules.tunings import Tunings
 from gsb_tvm.targets import resolve
 from gsb_tvm.testing import assert_leaves_alone, module_of, operators, run_module
-from tests.passes.graphs import Attention, const, quarters, recognised, through, two_level
+from tests.passes.graphs import Attention, bindings, const, quarters, recognised, through, two_level
 from tests.passes.lowering import PROFILE, kernels, run_compiled
 
 
@@ -103,3 +111,90 @@ def test_every_operator_of_an_attention_has_a_kernel():
 def test_a_module_without_packed_operators_stays():
     module = module_of({"x": (2, 3)}, lambda e, x: e(op.tanh(x)))
     assert_leaves_alone(LowerPacked(PROFILE), module)
+
+
+def residual(e, x):
+    """Float steps of every kind behind a layer of masked weights, then one that writes bits."""
+    masked = two_level(65, 40) * np.random.default_rng(2).integers(0, 2, (65, 40))
+    y = e(op.matmul(e(op.sign(x)), const(masked)))
+    y = e(op.add(e(op.add(y, const(np.arange(40) / 4))), const(quarters(2, 5, 40, number=3))))
+    y = e(op.matmul(e(op.sign(y)), const(two_level(40, 130, number=4))))
+    y = e(op.add(y, const(np.linspace(-3, 3, 130))))
+    return e(op.matmul(e(op.sign(y)), const(two_level(130, 33, number=5))))
+
+
+def packed_layers():
+    passes = PackDense(PROFILE), FuseDenseSteps(), FoldThresholds()
+    return through(recognised({"x": (2, 5, 65)}, residual), *passes)
+
+
+def records(module, choose):
+    """Of every dense layer: the choice that ``choose(space)`` gives is twice as fast as any."""
+    key = {"features": feature_set(PROFILE), "cpu": PROFILE.mcpu}
+    found = []
+    for call in bindings(module, "gsb.dense"):
+        spec = spec_of(call)
+        choices = space(spec, PROFILE)
+        for choice, seconds in ((choices[0], 2.0), (choose(choices), 1.0)):
+            named = {"kernel": encode(spec), "schedule": version(spec), "choice": choice}
+            found.append(Record(**named, **key, seconds=(seconds,)))
+    return Tunings(PROFILE, found)
+
+
+@pytest.mark.parametrize("column_tile", [64, 128])
+@pytest.mark.parametrize("split", ["tokens", "columns"])
+def test_constants_are_laid_out_as_a_recorded_choice_wants_them(column_tile, split):
+    before, x = packed_layers(), quarters(2, 5, 65)
+    specs = [spec_of(call) for call in bindings(before, "gsb.dense")]
+    assert {spec.column_tile for spec in specs} == {32}
+    assert [spec.thresholds is not None for spec in specs] == [False, True, False]
+    assert specs[0].weight is Kind.MASKED
+
+    def choose(choices):
+        """One of the widest columns that a space has."""
+        fitting = [c for c in choices if c["split"] == split and c["column_tile"] <= column_tile]
+        return max(fitting, key=lambda choice: choice["column_tile"])
+
+    text = before.script()
+    after = LowerPacked(PROFILE, records(before, choose))(before)
+    assert before.script() == text
+    relax.analysis.well_formed(after)
+    found = [
+        (decode(str(func.attrs[SPEC])), str(func.attrs[TUNED]))
+        for func in kernels(after).values()
+        if TUNED in func.attrs
+    ]
+    assert sorted(spec.column_tile for spec, _ in found) == [64, 64, column_tile]
+    assert all(f"column_tile={spec.column_tile}" in choice for spec, choice in found)
+    by_rule = run_compiled(LowerPacked(PROFILE)(before), x)
+    np.testing.assert_array_equal(run_compiled(after, x), by_rule)
+    np.testing.assert_array_equal(by_rule, run_module(before, x)[0])
+
+
+def test_a_recorded_method_gives_the_kernel_its_name():
+    before = layers(40)
+
+    def choose(choices):
+        return next(choice for choice in choices if choice["method"] == "bytes")
+
+    names = {
+        var.name_hint for var in LowerPacked(PROFILE, records(before, choose))(before).functions
+    }
+    assert "dense_bytes" in names
+
+
+def test_what_is_no_constant_keeps_its_layout():
+    """The rule's kernel serves it."""
+    spec = Dense(Rows(1, 3, 1, 33), Kind.SIGN, Kind.SIGN, 40, 32)
+    builder = relax.BlockBuilder()
+    args = [relax.Var(name, relax.TensorType(shape, dtype)) for name, shape, dtype in spec.inputs()]
+    with builder.function("main", args):
+        with builder.dataflow():
+            result = builder.emit_output(ops.packed(spec, args))
+        builder.emit_func_output(result)
+    before = builder.get()
+    tunings = records(before, lambda choices: next(c for c in choices if c["column_tile"] == 64))
+    assert len(tunings) == 1
+    (func,) = kernels(LowerPacked(PROFILE, tunings)(before)).values()
+    assert TUNED not in func.attrs
+    assert decode(str(func.attrs[SPEC])) == spec
