@@ -11,12 +11,14 @@ import logging
 import multiprocessing
 import os
 import resource
+import select
 import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 from gsb_tvm.dialect.errors import ToolchainError, UsageError
 from gsb_tvm.tuning.farm import Address, reason, text
@@ -24,6 +26,7 @@ from gsb_tvm.tuning.farm import Address, reason, text
 _BACKLOG = 128
 _RETRY_S = 1.0
 _SILENT_S = 30
+_FIRST_WORD_S = 3.0
 _PR_SET_PDEATHSIG = 1  # Source: Linux, linux/prctl.h.
 
 
@@ -75,7 +78,7 @@ def serve(
     Parameters
     ----------
     sock
-        From :func:`listen`; closed at the end.
+        From :func:`listen`; taken over.
     key
         The name under which tuners ask for such a board.
     tracker
@@ -92,11 +95,12 @@ def serve(
     _tie_children()
     home = os.getcwd()
     farm = f", tracker {text(tracker)}" if tracker else ", without a tracker"
-    with _until_stopped(), sock:
-        say(f"serving {key} on {where(sock)}{farm}; Ctrl-C ends it")
+    with _until_stopped(), _Listener(fileno=sock.detach()) as listener:
+        say(f"serving {key} on {where(listener)}{farm}; Ctrl-C ends it")
+        port = listener.getsockname()[1]
         while True:
             try:
-                server._listen_loop(sock, sock.getsockname()[1], key, tracker, None, None)
+                server._listen_loop(listener, port, key, tracker, None, None)
             except Exception as err:
                 say(f"a session was lost: {err}")
             os.chdir(home)  # a session's folder was the current one
@@ -131,6 +135,24 @@ def track(sock: socket.socket, say: Callable[[str], None]) -> None:
     with _until_stopped(), sock:
         say(f"tracking boards on {where(sock)}; Ctrl-C ends it")
         tracker._tracker_server(sock, base.random_key("tracker"))
+
+
+class _Listener(socket.socket):
+    """Drops a caller that says nothing: TVM would listen to it for ever, and to nobody else."""
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """Accept a connection on which something has come.
+
+        Raises
+        ------
+        OSError
+            Nothing has.
+        """
+        conn, address = super().accept()
+        if not select.select([conn], [], [], _FIRST_WORD_S)[0]:
+            conn.close()
+            raise OSError("a silent caller")
+        return conn, address
 
 
 class _Reach:
