@@ -164,14 +164,19 @@ class RemoteMachine:
     def cpu(self) -> tuple[str, str]:
         """LLVM's names for the board's CPU and system, such as cortex-a72, aarch64-linux-gnu.
 
+        Both are empty where the board's TVM is without a compiler.
+
         Raises
         ------
         BoardLost
-            The board has gone, or its TVM holds no compiler to ask.
+            The board has gone.
         """
         names = ("target.llvm_get_system_cpu", "target.llvm_get_system_triple")
         with self._guard():
-            cpu, triple = (str(self._session.get_function(name)()) for name in names)
+            try:
+                cpu, triple = (str(self._session.get_function(name)()) for name in names)
+            except AttributeError:
+                return "", ""
         return cpu, triple
 
     def load(self, path: Path) -> RemoteFunction:
@@ -300,8 +305,9 @@ def _alarm(seconds: float) -> Iterator[None]:
         is_late = True
         raise _Expired(f"no answer within {seconds:.0f} s")
 
+    begin = time.monotonic()
     before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001), 1.0)
+    theirs, interval = signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001), 1.0)
     try:
         yield
     except RuntimeError as err:
@@ -311,6 +317,9 @@ def _alarm(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0.0)
         signal.signal(signal.SIGALRM, before)
+        if theirs:
+            left = max(begin + theirs - time.monotonic(), 0.001)
+            signal.setitimer(signal.ITIMER_REAL, left, interval)
 
 
 def _words(err: Exception) -> str:
