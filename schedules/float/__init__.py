@@ -19,7 +19,7 @@ from gsb_tvm.targets.profile import Profile
 
 __all__ = ["RULES", "VERSION", "is_tunable", "key", "rule", "schedule", "signature", "space"]
 
-VERSION = 1
+VERSION = 2
 """Of the schedules: one more wherever the same choice gives another kernel."""
 
 

@@ -99,7 +99,7 @@ class Patches(InPlace):
         self.blocks = self._tiles * prod(extents(self._outer))
         self.count = self._rows * width
         self._lead = [int(n) for n in window.source.shape[:-2]]
-        self._images = workspace((prod(self._lead), self._planes.size + lanes), "float32")
+        self._images = workspace((prod(self._lead), self._planes.room), "float32")
         self._depth = depth
 
     def prepare(self, share: Share) -> None:

@@ -160,7 +160,7 @@ def _images(plan: Windows, parameters: Parameters, scope: Scope, last: Stage, ou
     height, width = stage.shape[-2:]
     tile = _Tile(parameters.rows, height, width, lanes, parameters.unroll or 1)
     with phase() as share:
-        image = workspace((planes.size + lanes,), "float32")
+        image = workspace((planes.room,), "float32")
         sums = None if width >= lanes else workspace((height * lanes,), "float32")
         planes.clear(image, [])
         with spread(extents(stage.axes[:-2]), share) as row:

@@ -4,12 +4,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tvm
 from tvm import te, topi
 from tvm.relax import op as R
 
 from gsb_tvm.schedules.float import product, schedule, sliding
+from gsb_tvm.schedules.float.planes import Planes
 from gsb_tvm.schedules.float.tiles import rows_of_block
 from gsb_tvm.schedules.sharing import MOST_PARTS
+from gsb_tvm.schedules.vector import prim_func
 from gsb_tvm.targets.profile import Profile
 from tests.schedules.cuts import Cut
 from tests.schedules.float_functions import call, compiled, inputs, lowered, ones, unscheduled
@@ -181,6 +184,21 @@ def test_sums_run_on_vectors(level: Profile) -> None:
     # 9 rows in two tiles of 5: 3 x 3 x 5 products.
     assert len(sums) >= 45
     assert "vfmadd231ss" not in source
+
+
+def test_padding_goes_on_behind_an_image() -> None:
+    """Where the last vectors read: whatever else is there may be denormal, and slow to multiply."""
+    profile = profile_of("llvm -mcpu=x86-64")
+    (func,) = CASES["3x3 of 7"]()
+    plan = sliding.match(func)
+    assert plan is not None
+    planes = Planes(plan.window, profile.lanes)
+    assert planes.room == 9 * 9 + profile.lanes
+    tensors = [("image", (planes.room,), "float32")]
+    clear = prim_func(tensors, lambda image: planes.clear(image, []))
+    image = tvm.runtime.tensor(np.full(planes.room, 1e-40, np.float32))
+    compiled(clear, profile)["main"](image)
+    np.testing.assert_array_equal(image.numpy(), 0)
 
 
 def test_a_maximum_keeps_infinities(level: Profile) -> None:
