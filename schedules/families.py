@@ -72,7 +72,12 @@ _FAMILIES: Mapping[type, Family] = {
         attention_planes.rule,
         attention_planes.space,
     ),
-    AttentionValue: _fixed(attention_value.kernel),
+    AttentionValue: Family(
+        attention_value.kernel,
+        attention_value.Parameters,
+        attention_value.rule,
+        attention_value.space,
+    ),
     BatchMatmul: Family(
         batch_matmul.kernel, batch_matmul.Parameters, batch_matmul.rule, batch_matmul.space
     ),

@@ -1,5 +1,6 @@
 """Attention times values: superposed masks times superposed signs, head by head."""
 
 from gsb_tvm.schedules.attention_value.heads import kernel
+from gsb_tvm.schedules.attention_value.space import Parameters, rule, space
 
-__all__ = ["kernel"]
+__all__ = ["Parameters", "kernel", "rule", "space"]

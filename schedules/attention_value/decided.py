@@ -28,16 +28,6 @@ from gsb_tvm.schedules.set_bits import for_each_bit
 
 ROWS = 2  # of a tile: their words are neighbours
 QUAD = 4  # words of a vector
-MOST_TOKENS = 253  # halves of products, and of thresholds one beyond, are signed bytes
-
-
-def serves(head: Head) -> bool:
-    """Whether integers can decide: whole words of packed output, of not too many tokens."""
-    spec = head.spec
-    if spec.compare is None or not head.profile.has_neon:
-        return False
-    at_zero = spec.compare.kind is not Kind.MASKED or spec.compare.bound == 0
-    return at_zero and spec.v.width % WORD == 0 and head.tokens <= MOST_TOKENS
 
 
 class Decided:

@@ -8,6 +8,7 @@ from tvm.script.ir_builder import tirx as T
 from gsb_tvm.dialect.bits import padded_tokens, words
 from gsb_tvm.dialect.specs import AttentionValue, Kind
 from gsb_tvm.schedules import vector as v
+from gsb_tvm.schedules.attention_value.space import Parameters
 from gsb_tvm.targets.profile import Profile
 
 Buffer = v.Buffer
@@ -23,6 +24,7 @@ class Head:
 
     spec: AttentionValue
     profile: Profile
+    parameters: Parameters
     named: dict[str, Buffer]
     batch: Expr
     head: Expr

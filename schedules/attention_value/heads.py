@@ -2,7 +2,7 @@
 
 ``o = w[0, 0] * (P_0 . V_0) + C``; C sums the products of all other pairs of planes. Masks of values
 and of attention are nearly empty as a rule: their products are lists of adds. Above a number of set
-bits (:mod:`tiles <gsb_tvm.schedules.attention_value.tiles>`), decided per head and separately for
+bits (:mod:`limits <gsb_tvm.schedules.attention_value.limits>`), decided per head and separately for
 the two, they are dense products of planes; both ways are exact in their integers. Parts share the
 heads of all images.
 
@@ -19,20 +19,21 @@ from tvm.script.ir_builder import tirx as T
 
 from gsb_tvm.dialect.specs import AttentionValue
 from gsb_tvm.schedules import vector as v
-from gsb_tvm.schedules.attention_value.decided import Decided, serves
+from gsb_tvm.schedules.attention_value.decided import Decided
 from gsb_tvm.schedules.attention_value.head import TOKENS, WORD, Buffer, Expr, Head
+from gsb_tvm.schedules.attention_value.limits import Limits, limits
 from gsb_tvm.schedules.attention_value.lists import add_attention_entries, add_value_entries
 from gsb_tvm.schedules.attention_value.outputs import Outputs
 from gsb_tvm.schedules.attention_value.planes import row_counts, set_bits, turn
 from gsb_tvm.schedules.attention_value.product import Planes, product
-from gsb_tvm.schedules.attention_value.tiles import limits
+from gsb_tvm.schedules.attention_value.space import By, Parameters
 from gsb_tvm.schedules.sharing import phase
 from gsb_tvm.schedules.slots import Flag
 from gsb_tvm.schedules.transpose import transpose
 from gsb_tvm.targets.profile import Profile
 
 
-def kernel(spec: AttentionValue, profile: Profile) -> tirx.PrimFunc:
+def kernel(spec: AttentionValue, profile: Profile, parameters: Parameters) -> tirx.PrimFunc:
     """PrimFunc of ``spec``: its inputs, then its outputs."""
     tensors = spec.inputs() + spec.outputs()
 
@@ -45,7 +46,7 @@ def kernel(spec: AttentionValue, profile: Profile) -> tirx.PrimFunc:
             start, end = share.span(spec.v.batch * spec.v.groups)
             with T.serial(start, end) as unit:
                 batch, head = v.bind(unit // spec.v.groups), v.bind(unit % spec.v.groups)
-                _Work(Head(spec, profile, named, batch, head)).emit(missing)
+                _Work(Head(spec, profile, parameters, named, batch, head)).emit(missing)
             if zeros is not None:
                 zeros.put(share, missing[0])
         if zeros is not None:
@@ -73,7 +74,7 @@ class _Work:
         """Every step in order; bits of zeros that are written gather in ``missing``, uint32[1]."""
         head = self.head
         turn(head, self.positive, T.int32(0), head.value_bits)
-        if not serves(head):
+        if head.parameters.by is not By.INTEGERS:
             self._by_floats(missing)
             return
         with T.If(self._integers_decide()):
@@ -84,13 +85,19 @@ class _Work:
 
     def _integers_decide(self) -> Expr:
         head = self.head
-        limit = limits(head.spec, head.profile)
+        limit = self._limits()
         values, attention = self._set_bits()
         weight = v.bind(head.weight(T.int32(0), T.int32(0)))
         few = T.And(values <= limit.values, attention <= limit.attention)
         positive = T.And(weight > T.float32(0.0), weight < T.float32(np.inf))
         decide = T.And(few, positive)
         return T.And(decide, head.named["v_zeros"][0] == 0) if head.masked else decide
+
+    def _limits(self) -> Limits:
+        head, parameters = self.head, self.head.parameters
+        # None where there are no such masks, whose limit is 0 whatever the multiple.
+        multiples = parameters.values or 0.0, parameters.attention or 0.0
+        return limits(head.spec, head.profile, *multiples)
 
     def _by_floats(self, missing: Buffer) -> None:
         dense = self._corrections() if self.corrected else T.bool(False)
@@ -118,7 +125,7 @@ class _Work:
     def _corrections(self) -> Expr:
         """Fill ``sums``; returns whether the nonzero values were turned."""
         head, spec = self.head, self.head.spec
-        limit = limits(spec, head.profile)
+        limit = self._limits()
         values, attention = self._set_bits()
         dense_values = v.bind(values > limit.values)
         dense_attention = v.bind(attention > limit.attention)

@@ -21,8 +21,6 @@ from gsb_tvm.schedules.attention_value.head import (
 from gsb_tvm.schedules.packing import lanes_of
 from gsb_tvm.schedules.set_bits import for_each_bit
 
-UNROLLED_VECTORS = 16  # of tokens: above, a loop
-
 
 def for_each_entry(
     head: Head,
@@ -69,7 +67,8 @@ def add_value_entries(head: Head, word: Expr, by_channel: Buffer) -> None:
 
     Only the 32 channels of ``word``: their sums stay in the first cache.
     """
-    vectors = head.padded // TOKENS
+    vectors, straight = head.padded // TOKENS, head.parameters.straight
+    assert straight
 
     def add(r: Expr, key: Expr, bit: Expr) -> None:
         weight = v.bind(head.weight(T.int32(0), r + 1))
@@ -84,12 +83,13 @@ def add_value_entries(head: Head, word: Expr, by_channel: Buffer) -> None:
             after = T.Select(holds, before + v.splat(value, TOKENS), before)
             v.store(by_channel, after, bit, token, lanes=TOKENS)
 
-        if vectors <= UNROLLED_VECTORS:
-            for block in range(vectors):
-                add_vector(T.int32(block * TOKENS))
-        else:
-            with T.serial(vectors) as block:
-                add_vector(block * TOKENS)
+        steps = vectors // straight if vectors > straight else 0
+        if steps:
+            with T.serial(steps) as step:
+                for i in range(straight):
+                    add_vector((step * straight + i) * TOKENS)
+        for block in range(steps * straight, vectors):
+            add_vector(T.int32(block * TOKENS))
 
     with T.serial(head.spec.v_groups - 1) as r:
         for_each_entry(

@@ -14,7 +14,6 @@ ROWS = 2  # of a tile
 QUAD = 4  # words of a vector
 BYTES = 16
 VECTORS = WORD // QUAD
-UNROLLED = 2  # words
 
 
 def count_met(head: Head, positive: Buffer, met: Buffer) -> None:
@@ -70,12 +69,14 @@ def _counted(head: Head, positive: Buffer, row: Expr, first: Expr, words: int) -
                 before = v.load(counts[m, i], 0, lanes=BYTES)
                 v.store(counts[m, i], before + counted, 0, lanes=BYTES)
 
+    unrolled = head.parameters.met_words
+    assert unrolled
     # A loop of a length that LLVM does not know: unrolled, it keeps values on the stack.
-    steps, rest = divmod(words, UNROLLED)
+    steps, rest = divmod(words, unrolled)
     if steps:
         with T.serial(T.cast(v.hidden(T.uint32(steps)), "int32")) as step:
-            for i in range(UNROLLED):
-                count(v.bind(step * UNROLLED + i))
+            for i in range(unrolled):
+                count(v.bind(step * unrolled + i))
     for word in range(words - rest, words):
         count(T.int32(word))
     return [

@@ -5,7 +5,6 @@ from tvm.script.ir_builder import tirx as T
 from gsb_tvm.dialect.specs import Kind
 from gsb_tvm.schedules import vector as v
 from gsb_tvm.schedules.attention_value.head import WORD, Buffer, Expr, Head
-from gsb_tvm.schedules.attention_value.tiles import choose
 from gsb_tvm.schedules.packing import word_of
 
 ALL = 0xFFFFFFFF
@@ -18,7 +17,7 @@ class Outputs:
         self.head, self.sums = head, sums
         self.weight = v.bind(head.weight(T.int32(0), T.int32(0)))
         self.rest = head.spec.v.width % WORD
-        self.whole_rows = head.tokens % choose(head.profile, head.spec.v.width).rows == 0
+        self.whole_rows = head.tokens % head.parameters.rows == 0
         compare = head.spec.compare
         self.shift = self._padded_shift() if head.spec.shift and compare else None
         self.zeros = v.local((1,), "uint32") if compare and compare.kind is Kind.MASKED else None

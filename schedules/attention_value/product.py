@@ -12,7 +12,6 @@ from tvm.script.ir_builder import tirx as T
 
 from gsb_tvm.schedules import vector as v
 from gsb_tvm.schedules.attention_value.head import WORD, Buffer, Expr, Head
-from gsb_tvm.schedules.attention_value.tiles import choose
 from gsb_tvm.schedules.counting import count_words, dot_of
 
 Consume = Callable[[Expr, Expr, bool, Expr], None]  # row, word, whether it is the last, dots
@@ -38,7 +37,7 @@ def product(head: Head, planes: Planes, consume: Consume) -> None:
 
     Rows are computed in whole tiles: up to the padded tokens, some more than there are.
     """
-    tile = choose(head.profile, head.spec.v.width)
+    tile = head.parameters
     blocks = (head.channel_words - 1) // tile.words
     rest = head.channel_words - blocks * tile.words
 

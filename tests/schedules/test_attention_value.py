@@ -14,9 +14,10 @@ from gsb_tvm.dialect import oracle
 from gsb_tvm.dialect.bits import Rows, pack_rows
 from gsb_tvm.dialect.specs import AttentionValue, Compare, Kind
 from gsb_tvm.schedules import vector as v
-from gsb_tvm.schedules.attention_value import kernel
+from gsb_tvm.schedules.attention_value.limits import limits
+from gsb_tvm.schedules.attention_value.space import rule, space
 from gsb_tvm.schedules.attention_value.squares import transposed
-from gsb_tvm.schedules.attention_value.tiles import choose, limits
+from gsb_tvm.schedules.families import kernel
 from gsb_tvm.targets import resolve
 from tests.schedules import levels
 from tests.schedules.cuts import CUTS, WHOLE, Cut
@@ -239,7 +240,9 @@ def test_squares_of_bits_are_transposed() -> None:
 def test_tile_ends_within_the_padded_tokens() -> None:
     for target in LEVELS.values():
         for width in (1, 32, 33, 64, 65, 4096):
-            assert 16 % choose(resolve(target), width).rows == 0
+            spec, profile = replace(SUPERPOSED, v=Rows(1, 37, 1, width)), resolve(target)
+            for found in (rule(spec, profile), *space(spec, profile)):
+                assert 16 % found.rows == 0
 
 
 def test_lists_serve_the_densities_of_trained_models() -> None:

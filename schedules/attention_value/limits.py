@@ -1,32 +1,10 @@
-"""Register tile of the products, and when lists of set bits beat a product of planes."""
+"""When lists of set bits beat a product of planes."""
 
 from dataclasses import dataclass
 
 from gsb_tvm.dialect.bits import WORD_BITS, padded_tokens, words
 from gsb_tvm.dialect.specs import AttentionValue
 from gsb_tvm.targets.profile import Profile
-
-
-@dataclass(frozen=True)
-class Tile:
-    """Query rows and 32-channel words that one register tile covers."""
-
-    rows: int
-    words: int
-
-
-def choose(profile: Profile, width: int) -> Tile:
-    """Largest tile with ``rows * words * 1024 / vector_bits <= registers / 2``.
-
-    Rows divide 16, so that whole tiles end within the padded tokens. The other registers hold a
-    row of operands, the constants of a byte count and its temporaries.
-    """
-    if profile.vector_bits == 512:
-        count = min(2, words(width))
-        return Tile(8 // count, count)
-    if profile.vector_bits == 256:
-        return Tile(2, 1)
-    return Tile(2 if profile.has_neon else 1, 1)
 
 
 @dataclass(frozen=True)
@@ -45,8 +23,10 @@ class Limits:
     attention: int
 
 
-def limits(spec: AttentionValue, profile: Profile) -> Limits:
-    """Limits where the estimated cycles of both ways are equal.
+def limits(
+    spec: AttentionValue, profile: Profile, values: float = 1.0, attention: float = 1.0
+) -> Limits:
+    """Limits where the estimated cycles of both ways are equal, or multiples of them.
 
     One product of planes takes ``tokens * words(tokens)`` rows of ``words(width)`` 32-lane words,
     ``step`` cycles per machine vector. A set bit of a value mask takes a masked add per vector of
@@ -63,8 +43,8 @@ def limits(spec: AttentionValue, profile: Profile) -> Limits:
     value_products = 2 * (spec.v_groups - 1)
     attention_products = (spec.p_groups - 1) * (2 * spec.v_groups - 1)
     return Limits(
-        values=int(value_products * product / value_bit),
-        attention=int(attention_products * product / attention_bit),
+        values=int(values * (value_products * product / value_bit)),
+        attention=int(attention * (attention_products * product / attention_bit)),
     )
 
 
