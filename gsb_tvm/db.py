@@ -11,7 +11,7 @@ from gsb_tvm import command
 from gsb_tvm.dialect.errors import UsageError
 
 if TYPE_CHECKING:
-    from gsb_tvm.schedules.records import Fault, Key, Loaded, Record
+    from gsb_tvm.schedules.records import Fault, Key, Loaded, Record, Standing
 
 
 def parser(prog: str) -> command.Parser:
@@ -63,20 +63,28 @@ def _check(args: argparse.Namespace) -> None:
 
 def _list(args: argparse.Namespace) -> None:
     from gsb_tvm import console
+    from gsb_tvm.schedules.choices import text_of
     from gsb_tvm.schedules.records import best
 
     found = _load(args.file)
     fastest, trials = best(found.records), Counter(record.key for record in found.records)
     if args.json:
-        _print_json([_row(record, trials) for record in fastest.values()])
+        _print_json([_row(each, trials) for each in fastest.values()])
         return
 
     def show() -> None:
         rows = [
-            [*_kernel(record), record.cpu, _choice(record), _time(record), str(trials[record.key])]
-            for record in fastest.values()
+            [
+                *_kernel(each.record),
+                each.record.cpu,
+                text_of(each.record.choice),
+                f"{each.record.time * 1e6:.1f}",
+                f"{1 / each.ratio:.2f}x",
+                str(trials[key]),
+            ]
+            for key, each in fastest.items()
         ]
-        titles = ("kernel", "shape", "CPU", "choice", "µs", "trials")
+        titles = ("kernel", "shape", "CPU", "choice", "µs", "gain", "trials")
         console.show(console.figures(titles, rows, texts=4), "", _summary(found))
 
     command.require_stdout(show)
@@ -131,11 +139,11 @@ def _load(path: Path) -> "Loaded":
 
 
 def _worth_keeping(found: Sequence["Record"]) -> list["Record"]:
-    """The fastest of each kernel, and failures, which need not be tried again; in their order."""
+    """All of each kernel's fastest choice, and failures, which need not be tried again."""
     from gsb_tvm.schedules.records import best
 
-    fastest = {id(record) for record in best(found).values()}
-    return [record for record in found if record.failure or id(record) in fastest]
+    fastest = {key: each.record.choice for key, each in best(found).items()}
+    return [r for r in found if r.failure or fastest.get(r.key) == r.choice]
 
 
 def _new(there: Sequence["Record"], found: Sequence["Record"]) -> list["Record"]:
@@ -146,10 +154,12 @@ def _new(there: Sequence["Record"], found: Sequence["Record"]) -> list["Record"]
     return list({line: one for one in found if (line := to_line(one)) not in known}.values())
 
 
-def _row(record: "Record", trials: Counter["Key"]) -> dict[str, object]:
+def _row(standing: "Standing", trials: Counter["Key"]) -> dict[str, object]:
     import msgspec
 
-    return {**msgspec.to_builtins(record), "trials": trials[record.key]}
+    record = standing.record
+    gain = {"gain": 1 / standing.ratio, "trials": trials[record.key]}
+    return {**msgspec.to_builtins(record), **gain}
 
 
 def _print_json(rows: list[dict[str, object]]) -> None:
@@ -168,14 +178,6 @@ def _kernel(record: "Record") -> tuple[str, str]:
         return family, shape_text(decode(record.kernel))
     except Exception:  # of another version of the package, which had other specs
         return family, rest
-
-
-def _choice(record: "Record") -> str:
-    return " ".join(f"{name}={value}" for name, value in record.choice.items()) or "as by rule"
-
-
-def _time(record: "Record") -> str:
-    return f"{record.time * 1e6:.1f}"
 
 
 def _records(count: int) -> str:

@@ -54,6 +54,9 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         Parameters of the kernel, by name.
     seconds
         A call's measured times; empty where the choice failed.
+    rule
+        Times of the kernel by rule, each taken at the same moment on the same machine: what a
+        choice is worth is the ratio, which machines of other speeds and busy moments leave alone.
     failure
         Why the choice must not be used; empty where it may.
     made
@@ -68,6 +71,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     cpu: str
     choice: dict[str, Value]
     seconds: tuple[float, ...] = ()
+    rule: tuple[float, ...] = ()
     failure: str = ""
     made: int = 0
     host: str = ""
@@ -75,7 +79,9 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     def __post_init__(self) -> None:
         if bool(self.seconds) == bool(self.failure):
             raise ValueError("a record has either times or a failure")
-        if any(not 0 < time < float("inf") for time in self.seconds):
+        if len(self.seconds) != len(self.rule):
+            raise ValueError("a time stands alone, without that of the rule")
+        if any(not 0 < time < float("inf") for time in (*self.seconds, *self.rule)):
             raise ValueError("a time is not a positive number")
 
     @property
@@ -87,6 +93,11 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     def time(self) -> float:
         """Median of its times, seconds; infinite where it failed."""
         return median(self.seconds) if self.seconds else float("inf")
+
+    @property
+    def ratios(self) -> tuple[float, ...]:
+        """Its times as shares of the rule's."""
+        return tuple(mine / its for mine, its in zip(self.seconds, self.rule, strict=True))
 
 
 @dataclass(frozen=True, order=True)
@@ -184,12 +195,22 @@ def append(path: Path, records: Sequence[Record]) -> None:
     """
     if not records:
         return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as err:
-        raise OutputError(f"{path}: records cannot be written: {err.strerror}.") from err
+    _make_folder(path)
     with _locked(path):
         _append(path, b"".join(map(to_line, records)))
+
+
+def check_appendable(path: Path) -> None:
+    """Find out now whether records can be added later.
+
+    Raises
+    ------
+    OutputError
+        The file cannot be written or locked.
+    """
+    _make_folder(path)
+    with _locked(path):
+        _append(path, b"")
 
 
 def rewrite(
@@ -229,6 +250,13 @@ def from_json(path: Path) -> list[Record]:
         ) from err
 
 
+def _make_folder(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise OutputError(f"{path}: records cannot be written: {err.strerror}.") from err
+
+
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold the lock of a file of records, and turn the system's complaints into ours."""
@@ -263,7 +291,7 @@ def _append(path: Path, data: bytes) -> None:
     handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
     try:
         size = os.fstat(handle).st_size
-        if size and os.pread(handle, 1, size - 1) != b"\n":
+        if data and size and os.pread(handle, 1, size - 1) != b"\n":
             data = b"\n" + data  # ends a line that was cut
         try:
             written = os.write(handle, data)
@@ -277,30 +305,44 @@ def _append(path: Path, data: bytes) -> None:
         os.close(handle)
 
 
-def times(records: Iterable[Record]) -> list[tuple[dict[str, Value], float]]:
-    """Every choice that never failed with the median of all its times, in order of appearance."""
-    found: list[tuple[dict[str, Value], list[float], list[bool]]] = []
-    for record in records:
-        entry = next((each for each in found if each[0] == record.choice), None)
-        if entry is None:
-            entry = (dict(record.choice), [], [])
-            found.append(entry)
-        entry[1].extend(record.seconds)
-        entry[2].append(bool(record.failure))
-    return [(choice, median(seconds)) for choice, seconds, failed in found if not any(failed)]
+@dataclass(frozen=True)
+class Standing:
+    """What records say of one choice: its time as a share of the rule's, and one of its records.
 
-
-def best(records: Iterable[Record]) -> dict[Key, Record]:
-    """The fastest record of each kernel that has one which did not fail; the first of equal ones.
-
-    Kernels are in order of their keys, so that the same records give the same answer.
+    ``ratio`` is the median over all of them; infinite where one says that the choice failed.
     """
-    found: dict[Key, Record] = {}
+
+    ratio: float
+    record: Record
+
+
+def standings(records: Iterable[Record]) -> list[Standing]:
+    """Standing of each choice of one kernel, in the order of their first records."""
+    by_choice: dict[tuple[tuple[str, Value], ...], list[Record]] = {}
     for record in records:
-        if record.seconds and record.time < _time_of(found.get(record.key)):
-            found[record.key] = record
-    return dict(sorted(found.items()))
+        by_choice.setdefault(tuple(sorted(record.choice.items())), []).append(record)
+    return [_standing(found) for found in by_choice.values()]
 
 
-def _time_of(record: Record | None) -> float:
-    return float("inf") if record is None else record.time
+def _standing(found: Sequence[Record]) -> Standing:
+    if any(record.failure for record in found):
+        return Standing(float("inf"), found[-1])
+    longest = max(found, key=lambda record: len(record.seconds))
+    return Standing(median(ratio for record in found for ratio in record.ratios), longest)
+
+
+def best(records: Iterable[Record]) -> dict[Key, Standing]:
+    """Standing of the fastest choice of each kernel that has one which did not fail.
+
+    The first of equal ones. Kernels are in order of their keys, so that the same records give the
+    same answer.
+    """
+    by_key: dict[Key, list[Record]] = {}
+    for record in records:
+        by_key.setdefault(record.key, []).append(record)
+    found = {}
+    for key, group in sorted(by_key.items()):
+        standing = min(standings(group), key=lambda each: each.ratio)
+        if standing.ratio < float("inf"):
+            found[key] = standing
+    return found

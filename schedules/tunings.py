@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from gsb_tvm.schedules.choices import Choice, Value
-from gsb_tvm.schedules.records import Key, Record, feature_set, times
+from gsb_tvm.schedules.records import Key, Record, feature_set, standings
 from gsb_tvm.targets import Profile
 
 MARGIN = 0.99
@@ -25,35 +25,50 @@ class Tuned:
 class Tunings:
     """Records for one machine, by kernel; those of other instruction sets or CPUs are left out."""
 
-    def __init__(self, profile: Profile, records: Iterable[Record] = ()) -> None:
-        self._profile = profile
-        self._features = feature_set(profile)
-        self._records: dict[Key, list[Record]] = {}
+    def __init__(self, profile: Profile, *sources: Iterable[Record]) -> None:
+        """Of several ``sources`` the first that knows a kernel decides about it."""
+        self._features, self._cpu = feature_set(profile), profile.mcpu
+        self._sources = [self._by_key(source) for source in sources]
+
+    def _by_key(self, records: Iterable[Record]) -> dict[Key, list[Record]]:
+        found: dict[Key, list[Record]] = {}
         for record in records:
-            if record.features == self._features and record.cpu == profile.mcpu:
-                self._records.setdefault(record.key, []).append(record)
+            if (record.features, record.cpu) == (self._features, self._cpu):
+                found.setdefault(record.key, []).append(record)
+        return found
 
     def __len__(self) -> int:
         """How many kernels there are records of."""
-        return len(self._records)
+        return len({key for source in self._sources for key in source})
 
     def find(
         self, kernel: str, version: int, space: Callable[[], Sequence[dict[str, Value]]]
     ) -> Tuned | None:
-        """The fastest choice of a kernel; None where it was never measured beside the rule's.
+        """The fastest choice of a kernel; None where none is on record.
 
         Only what is in ``space``, the rule's choice first, counts: whatever a file says, nothing
         is compiled that the family would not try by itself.
         """
-        records = self._records.get(Key(kernel, version, self._features, self._profile.mcpu), [])
-        if not records:
-            return None
-        known = space()
-        measured = [(time, choice) for choice, time in times(records) if choice in known]
-        by_rule = [time for time, choice in measured if choice == known[0]]
-        if not by_rule:
-            return None
-        time, choice = min(measured, key=lambda each: (each[0], known.index(each[1])))
-        if time > MARGIN * by_rule[0]:
-            return Tuned(known[0], 1.0)
-        return Tuned(choice, by_rule[0] / time)
+        key = Key(kernel, version, self._features, self._cpu)
+        for source in self._sources:
+            found = _fastest(source.get(key, ()), space)
+            if found is not None:
+                return found
+        return None
+
+
+def _fastest(
+    records: Sequence[Record], space: Callable[[], Sequence[dict[str, Value]]]
+) -> Tuned | None:
+    if not records:
+        return None
+    known = space()
+    places = [
+        (each.ratio, known.index(each.record.choice))
+        for each in standings(records)
+        if each.record.choice in known and each.ratio < float("inf")
+    ]
+    if not places:
+        return None
+    ratio, place = min(places)
+    return Tuned(known[place], 1 / ratio) if ratio <= MARGIN else Tuned(known[0], 1.0)

@@ -23,12 +23,13 @@ def made(micros: float, **changes: Any) -> Record:
         "cpu": "haswell",
         "choice": {"rows": 3, "method": "lookup"},
         "seconds": (micros * 1e-6,),
+        "rule": (20e-6,),
     }
     return Record(**{**fields, **changes})
 
 
 FAST, SLOW = made(10), made(20, choice={})
-FAILED = made(1, seconds=(), failure="wrong numbers", choice={"rows": 9})
+FAILED = made(1, seconds=(), rule=(), failure="wrong numbers", choice={"rows": 9})
 
 
 @pytest.fixture
@@ -57,17 +58,17 @@ def test_list(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     damage(path)
     assert main(["db", "list", str(path)]) == 0
     title, row, _, last = capsys.readouterr().out.splitlines()
-    assert title.split() == ["kernel", "shape", "CPU", "choice", "µs", "trials"]
+    assert title.split() == ["kernel", "shape", "CPU", "choice", "µs", "gain", "trials"]
     assert row.split()[0] == "Dense"
     assert "198 x 384 x 1536" in row
-    assert row.split()[-4:] == ["method=lookup", "rows=3", "10.0", "3"]
+    assert row.split()[-5:] == ["method=lookup", "rows=3", "10.0", "2.00x", "3"]
     assert last.endswith("1 failed; 2 lines skipped (1 blank, 1 cut or damaged)")
 
 
 def test_list_as_json(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["db", "list", "--json", str(path)]) == 0
     assert json.loads(capsys.readouterr().out) == [
-        {**json.loads(msgspec.json.encode(FAST)), "trials": 3}
+        {**json.loads(msgspec.json.encode(FAST)), "gain": pytest.approx(2), "trials": 3}
     ]
 
 

@@ -29,15 +29,20 @@ def made(number: int, writer: int = 0, **changes: Any) -> Record:
         "cpu": "haswell",
         "choice": {"rows": number, "method": "words"},
         "seconds": (1e-6 * (number + 1), 2e-6),
+        "rule": (4e-6, 8e-6),
         "made": 1_790_000_000 + number,
         "host": "a CPU",
     }
     return Record(**{**fields, **changes})
 
 
+def failed(number: int) -> Record:
+    return made(number, seconds=(), rule=(), failure="wrong numbers")
+
+
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     path = tmp_path / "new" / "records.txt"
-    written = [made(0), made(1, seconds=(), failure="wrong numbers"), made(2, choice={})]
+    written = [made(0), failed(1), made(2, choice={})]
     append(path, written[:1])
     append(path, [])
     append(path, written[1:])
@@ -176,12 +181,32 @@ def test_a_lock_that_is_never_free(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_the_fastest_of_each_kernel() -> None:
     slow, fast, equal = made(8), made(1), made(2, seconds=made(1).seconds)
-    failed = made(0, seconds=(), failure="crashed")
     other = made(5, writer=1)
-    found = best([other, failed, slow, fast, equal])
-    assert found == {slow.key: fast, other.key: other}
+    found = best([other, failed(0), slow, fast, equal])
+    assert {key: each.record for key, each in found.items()} == {slow.key: fast, other.key: other}
     assert list(found) == sorted(found)
-    assert best([failed]) == {}
+    assert best([failed(0)]) == {}
+
+
+def test_a_choice_counts_by_all_of_its_records() -> None:
+    lucky = made(1, seconds=(1e-6,), rule=(9e-6,))
+    sure = made(1, seconds=(6e-6,) * 5, rule=(8e-6,) * 5)
+    steady = made(2, seconds=(4e-6,) * 3, rule=(8e-6,) * 3)
+    (found,) = best([lucky, steady, sure]).values()
+    assert (found.record, found.ratio) == (steady, 0.5)
+    assert best([lucky, msgspec.structs.replace(failed(1), made=2)]) == {}
+
+
+def test_a_machine_of_another_speed_changes_nothing() -> None:
+    here = made(1, seconds=(3e-6,), rule=(4e-6,))
+    slow = made(2, seconds=(20e-6,), rule=(40e-6,))
+    (found,) = best([here, slow]).values()
+    assert found.record == slow
+
+
+def test_a_time_needs_the_rules() -> None:
+    with pytest.raises(ValueError, match="stands alone"):
+        made(1, rule=(1e-6,))
 
 
 def test_a_feature_set_is_of_what_code_may_use() -> None:
