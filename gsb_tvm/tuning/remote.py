@@ -21,6 +21,7 @@ from tvm import rpc
 from tvm.rpc.base import TrackerCode
 
 from gsb_tvm.tuning.farm import Address, State, ask, connected, look, reason, text
+from gsb_tvm.tuning.isolation import TrialError, TrialLate, TrialLost
 
 WAIT_S = 60.0
 """How long a trial waits for a board, in seconds."""
@@ -33,15 +34,15 @@ _RETRY_S = 0.5
 _CLEAN_S = 2.0
 
 
-class BoardLost(Exception):
+class BoardLost(TrialLost):
     """The trial came to no result, and that says nothing of the kernel: try it again."""
 
 
-class SessionExpired(BoardLost):
+class SessionExpired(BoardLost, TrialLate):
     """The board answers, and has ended the session because its time was up."""
 
 
-class KernelFailed(Exception):
+class KernelFailed(TrialError):
     """The kernel raised an error or crashed; the board is well."""
 
 

@@ -1,0 +1,1 @@
+"""Finding the fastest kernels for a machine: search, isolation, measuring."""

@@ -1,0 +1,121 @@
+"""What is known of each kernel while it is tuned, and which one is worth the next trials."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+
+from gsb_tvm.schedules.choices import Choice
+from gsb_tvm.schedules.records import Key, Record
+from gsb_tvm.tuning.workloads import Workload
+
+_RECENT = 16  # trials over which progress is looked at
+_HOPE = 0.3  # share of its time that a kernel nobody has tuned is expected to lose
+
+
+@dataclass
+class Task:
+    """One kernel of a model.
+
+    Attributes
+    ----------
+    name, shape
+        For people.
+    calls
+        How often a run of the model calls it.
+    key
+        Of its records.
+    space
+        Its choices, the rule's first.
+    ratios
+        Times of each choice as shares of the rule's, by its place in the space.
+    rule_times
+        Seconds of the rule's choice.
+    failures
+        Why choices must not be used.
+    """
+
+    workload: Workload
+    name: str
+    shape: str
+    calls: int
+    key: Key
+    space: Sequence[Choice]
+    ratios: dict[int, list[float]] = field(default_factory=dict)
+    rule_times: list[float] = field(default_factory=list)
+    failures: dict[int, str] = field(default_factory=dict)
+    _bests: list[float] = field(default_factory=list)
+
+    def add(self, records: Iterable[Record]) -> None:
+        """Take what records say about the task's choices; others are left out."""
+        places = {_frozen(choice): place for place, choice in enumerate(self.space)}
+        for record in records:
+            place = places.get(_frozen(record.choice))
+            if record.key != self.key or place is None:
+                continue
+            if record.failure:
+                self.failures[place] = record.failure
+            else:
+                self.ratios.setdefault(place, []).extend(record.ratios)
+            if place == 0:
+                self.rule_times.extend(record.seconds)
+            if self.ratios:
+                self._bests.append(self.ratio(self.best))
+
+    def ratio(self, place: int) -> float:
+        """Median share of the rule's time; infinite where a choice failed or is not known."""
+        if place in self.failures or place not in self.ratios:
+            return float("inf")
+        return median(self.ratios[place])
+
+    @property
+    def trials(self) -> int:
+        """Choices that have been tried."""
+        return len(self.ratios.keys() | self.failures.keys())
+
+    @property
+    def results(self) -> dict[int, float | None]:
+        """Share of the rule's time of each choice that was tried, None of those that failed."""
+        places = sorted(self.ratios.keys() | self.failures.keys())
+        return {p: None if p in self.failures else self.ratio(p) for p in places}
+
+    @property
+    def rule_seconds(self) -> float:
+        """Time of the rule's choice; not a number before it is measured."""
+        return median(self.rule_times) if self.rule_times else float("nan")
+
+    @property
+    def best(self) -> int:
+        """Place of the fastest choice; the rule's among equals."""
+        return min(self.ratios, key=lambda place: (self.ratio(place), place), default=0)
+
+    @property
+    def best_seconds(self) -> float:
+        """Time of the fastest choice."""
+        return self.rule_seconds / self.gain
+
+    @property
+    def gain(self) -> float:
+        """Time by rule over the best time; at least 1."""
+        return max(1.0, 1 / self.ratio(self.best)) if self.ratios else 1.0
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether all of its choices have been tried."""
+        return self.trials >= len(self.space)
+
+    @property
+    def promise(self) -> float:
+        """Seconds of a run that the next trials may save: share of the time, times progress.
+
+        Progress is what the last trials brought, or hope, which fades with the number of trials.
+        """
+        if self.is_exhausted or not self.rule_times:
+            return 0.0
+        before = self._bests[max(0, len(self._bests) - _RECENT)]
+        recent = 1 - self.ratio(self.best) / before
+        hope = _HOPE / (1 + self.trials / _RECENT)
+        return self.calls * self.best_seconds * max(recent, hope)
+
+
+def _frozen(choice: Choice) -> tuple[tuple[str, object], ...]:
+    return tuple(sorted(choice.items()))

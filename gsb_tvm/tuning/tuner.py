@@ -1,0 +1,304 @@
+"""Tuning the kernels of a model: rounds of proposals, builds, measurements and records.
+
+Every trial is recorded as it ends, in a file that survives whatever happens to the tuner; what is
+recorded is not tried again. Times are taken in turn with those of the rule's kernel and compared
+with them, so that a machine that slows down for a while favours nobody.
+"""
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gsb_tvm.dialect.errors import ToolchainError
+from gsb_tvm.runtime.outfile import scratch_folder
+from gsb_tvm.schedules.records import Record, append
+from gsb_tvm.targets import Profile
+from gsb_tvm.tuning import children
+from gsb_tvm.tuning.children import Build, Measure, Timing
+from gsb_tvm.tuning.isolation import Failure, Isolation, Limits
+from gsb_tvm.tuning.machines import Place
+from gsb_tvm.tuning.search import Search
+from gsb_tvm.tuning.tasks import Task
+
+_BATCH = 8  # proposals of a kernel at a time
+_PAIRS = 15  # timings of a candidate
+_SURE_PAIRS = 75  # of one that seems to be the best
+_BETTER = 0.99  # share of the best time below which it is looked at again
+_BUILD_SECONDS = 180.0
+RUN_SECONDS = 20.0
+"""How long a trial may take on a board; here it is longer where kernels are."""
+_MOST_LOST = 2  # trials of a choice that may be lost before the job leaves it out
+_SCRATCH_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much to tune.
+
+    Attributes
+    ----------
+    trials
+        In all, with those on record; None for no limit.
+    seconds
+        From now on; None for no limit.
+    seed
+        Of the search and of the samples.
+    boards
+        Candidates that may be measured at the same time: more than one on a farm only.
+    """
+
+    trials: int | None
+    seconds: float | None
+    seed: int = 0
+    boards: int = 1
+
+
+@dataclass
+class Progress:
+    """How far a job is."""
+
+    started: float
+    before: int
+    trials: int = 0
+    lost: int = 0
+    doing: str = ""
+
+
+class Tuner:
+    """One job. ``changed`` is called whenever there is something to show."""
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        profile: Profile,
+        place: Place,
+        records: Path,
+        plan: Plan,
+        host: str,
+        changed: Callable[["Tuner"], None] = lambda _tuner: None,
+    ) -> None:
+        self.tasks = tasks
+        self.plan = plan
+        self.progress = Progress(time.monotonic(), sum(task.trials for task in tasks))
+        self._profile, self._place, self._records = profile, place, records
+        self._host, self._changed = host, changed
+        self._searches: dict[int, Search] = {}
+        self._lost: dict[tuple[int, int], int] = {}
+        self._bases: dict[int, Path] = {}
+        self._seed = plan.seed
+
+    @property
+    def trials(self) -> int:
+        """In all, with those on record before."""
+        return self.progress.before + self.progress.trials
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until the plan is fulfilled, as far as can be said."""
+        passed = time.monotonic() - self.progress.started
+        if self.plan.seconds is not None:
+            return max(0.0, self.plan.seconds - passed)
+        if self.plan.trials is None or not self.progress.trials:
+            return None
+        return passed / self.progress.trials * max(0, self.plan.trials - self.trials)
+
+    def run(self) -> None:
+        """Tune until the plan is fulfilled or nothing is left to try.
+
+        Raises
+        ------
+        ToolchainError
+            The rule's kernel of some task cannot be built or run.
+        OutputError
+            Records or temporary files cannot be written.
+        """
+        with scratch_folder(_SCRATCH_BYTES) as folder, Isolation() as isolation:
+            self._measure_rules(isolation, folder)
+            while not self._is_done():
+                chosen = self._worthwhile()
+                if not chosen:
+                    break
+                self._round(isolation, folder, chosen)
+
+    def _is_done(self) -> bool:
+        if self.plan.trials is not None and self.trials >= self.plan.trials:
+            return True
+        passed = time.monotonic() - self.progress.started
+        return self.plan.seconds is not None and passed >= self.plan.seconds
+
+    def _worthwhile(self) -> list[int]:
+        """Tasks of the next round: as many as keep all boards busy, the most promising first."""
+        open_ = [i for i, task in enumerate(self.tasks) if task.promise > 0 and self._is_open(i)]
+        order = sorted(open_, key=lambda i: (-self.tasks[i].promise, i))
+        return order[: -(-2 * self.plan.boards // _BATCH)]
+
+    def _is_open(self, number: int) -> bool:
+        """Whether a task has choices that are neither tried nor lost too often."""
+        task = self.tasks[number]
+        given_up = sum(
+            count >= _MOST_LOST and place not in task.results
+            for (owner, place), count in self._lost.items()
+            if owner == number
+        )
+        return task.trials + given_up < len(task.space)
+
+    def _measure_rules(self, isolation: Isolation, folder: Path) -> None:
+        """Build every task's rule, which others are timed against; record it where it is new."""
+        self._show("rules")
+        jobs = []
+        for number, task in enumerate(self.tasks):
+            base = folder / f"rule{number}"
+            self._bases[number] = base
+            jobs.append((self._build(task, 0, base),))
+        self._build_all(isolation, jobs, is_rule=True)
+        measured = [i for i, task in enumerate(self.tasks) if not task.rule_times]
+        calls = [
+            (Measure(self._bases[i], self._bases[i], self._place, self._copies(i), _SURE_PAIRS),)
+            for i in measured
+        ]
+        limits = Limits(3 * RUN_SECONDS)
+        for order, outcome in isolation.calls(children.measure, calls, limits, self.plan.boards):
+            number = measured[order]
+            if isinstance(outcome, Failure):
+                self._refuse(self.tasks[number], outcome)
+            self._record(number, 0, outcome)
+
+    def _refuse(self, task: Task, failure: Failure) -> None:
+        raise ToolchainError(
+            f"{task.name} {task.shape}: the kernel by rule cannot be measured: {failure.reason}. "
+            "Without it there is nothing to compare with; gsb-tvm doctor may tell more."
+        )
+
+    def _round(self, isolation: Isolation, folder: Path, chosen: Sequence[int]) -> None:
+        """Build a batch of candidates of each task, then measure them one by one."""
+        picked = [(n, place) for n in chosen for place in self._proposals(n)]
+        folders = {each: folder / f"candidate{each[0]}-{each[1]}" for each in picked}
+        names = ", ".join(self.tasks[n].name for n in chosen)
+        try:
+            self._show(f"building {names}")
+            jobs = [(self._build(self.tasks[n], place, folders[n, place]),) for n, place in picked]
+            failures = self._build_all(isolation, jobs)
+            for order, failure in failures.items():
+                self._settle(*picked[order], failure)
+            built = [each for order, each in enumerate(picked) if order not in failures]
+            self._show(f"measuring {names}")
+            self._measure(isolation, built, folders)
+        finally:
+            for path in folders.values():
+                shutil.rmtree(path, ignore_errors=True)
+        for n in chosen:
+            results = self.tasks[n].results
+            self._searches[n].tell({p: results[p] for m, p in picked if m == n and p in results})
+
+    def _proposals(self, number: int) -> list[int]:
+        task = self.tasks[number]
+        if number not in self._searches:
+            search = Search(task.space, self.plan.seed, _BATCH)
+            search.tell(task.results)
+            self._searches[number] = search
+        count = _BATCH
+        if self.plan.trials is not None:
+            count = max(1, min(count, self.plan.trials - self.trials))
+        found = self._searches[number].propose(count)
+        return [p for p in found if self._lost.get((number, p), 0) < _MOST_LOST]
+
+    def _build(self, task: Task, place: int, folder: Path) -> Build:
+        folder.mkdir()
+        self._seed += 1
+        seed = self._seed * 1_000_003 + os.getpid()  # fresh inputs in every job
+        return Build(task.workload, self._profile, task.space[place], folder, seed)
+
+    def _build_all(
+        self, isolation: Isolation, jobs: Sequence[tuple[Build]], *, is_rule: bool = False
+    ) -> dict[int, Failure]:
+        """Build on all cores; return what failed, by its place in ``jobs``."""
+        cores = len(os.sched_getaffinity(0))
+        found = {}
+        for order, outcome in isolation.calls(
+            children.build, jobs, Limits(_BUILD_SECONDS), min(cores, 16)
+        ):
+            if isinstance(outcome, Failure):
+                if is_rule:
+                    self._refuse(self.tasks[order], outcome)
+                found[order] = outcome
+        return found
+
+    def _measure(
+        self,
+        isolation: Isolation,
+        picked: Sequence[tuple[int, int]],
+        folders: dict[tuple[int, int], Path],
+    ) -> None:
+        """Measure candidates; those that seem to be the best once more, and longer."""
+        pairs = _PAIRS
+        waiting = list(picked)
+        while waiting:
+            again = []
+            calls = [(self._measurement(n, folders[n, p], pairs),) for n, p in waiting]
+            slowest = max(self.tasks[n].rule_seconds * self._copies(n) for n, _ in waiting)
+            limits = Limits(RUN_SECONDS + 20 * pairs * slowest)
+            for order, outcome in isolation.calls(
+                children.measure, calls, limits, self.plan.boards
+            ):
+                number, place = waiting[order]
+                if pairs == _PAIRS and self._is_promising(number, outcome):
+                    again.append((number, place))
+                self._settle(number, place, outcome)
+            waiting, pairs = again, _SURE_PAIRS
+
+    def _measurement(self, number: int, folder: Path, pairs: int) -> Measure:
+        return Measure(self._bases[number], folder, self._place, self._copies(number), pairs)
+
+    def _copies(self, number: int) -> int:
+        return self.tasks[number].calls
+
+    def _is_promising(self, number: int, outcome: Timing | Failure) -> bool:
+        if isinstance(outcome, Failure):
+            return False
+        task = self.tasks[number]
+        return outcome.ratio < _BETTER * task.ratio(task.best)
+
+    def _settle(self, number: int, place: int, outcome: Timing | Failure) -> None:
+        """Record what came of a trial; what says nothing about the candidate leaves no record."""
+        if isinstance(outcome, Failure) and outcome.is_lost:
+            count = self._lost[number, place] = self._lost.get((number, place), 0) + 1
+            self.progress.lost += 1
+            self._show(f"lost a trial: {outcome.reason}")
+            if outcome.is_late and count >= _MOST_LOST:
+                self._record(number, place, Failure(f"{outcome.reason}, {count} times"))
+        else:
+            self._record(number, place, outcome)
+
+    def _record(self, number: int, place: int, outcome: Timing | Failure) -> None:
+        task = self.tasks[number]
+        is_new = place not in task.results
+        record = Record(
+            kernel=task.key.kernel,
+            schedule=task.key.schedule,
+            features=task.key.features,
+            cpu=task.key.cpu,
+            choice=dict(task.space[place]),
+            **_outcome(outcome),
+            made=int(time.time()),
+            host=self._host,
+        )
+        append(self._records, [record])
+        task.add([record])
+        self.progress.trials += is_new
+        self._changed(self)
+
+    def _show(self, doing: str) -> None:
+        self.progress.doing = doing
+        self._changed(self)
+
+
+def _outcome(outcome: Timing | Failure) -> dict[str, Any]:
+    """Fields of a record; times to six digits, more than any clock has."""
+    if isinstance(outcome, Failure):
+        return {"failure": outcome.reason}
+    times = {"seconds": outcome.seconds, "rule": outcome.base}
+    return {name: tuple(float(f"{t:.5e}") for t in each) for name, each in times.items()}

@@ -1,0 +1,128 @@
+"""Kernels to tune: each knows its space, makes its candidates and the samples they are checked on.
+
+A workload travels to other processes as plain data.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Protocol
+
+import numpy as np
+import tvm
+from tvm.ir import load_json, save_json
+
+from gsb_tvm.dialect.specs import decode
+from gsb_tvm.schedules import families
+from gsb_tvm.schedules import float as float_kernels
+from gsb_tvm.schedules.choices import Choice, Value
+from gsb_tvm.schedules.records import Key, feature_set
+from gsb_tvm.targets import Profile, resolve
+from gsb_tvm.tuning.samples import Sample, sample
+
+_TOLERANCE = 2e-5  # of float kernels, whose sums and functions differ in their last digits
+
+
+class Workload(Protocol):
+    """A kernel to tune."""
+
+    @property
+    def kernel(self) -> str:
+        """What it computes, as records hold it."""
+
+    @property
+    def version(self) -> int:
+        """Of its family's schedules."""
+
+    def space(self, profile: Profile) -> tuple[dict[str, Value], ...]:
+        """Choices worth trying, the rule's first."""
+
+    def function(self, profile: Profile, choice: Choice) -> Any:
+        """PrimFunc of a choice: inputs, then outputs."""
+
+    def sample(self, choice: Choice, rng: np.random.Generator, *, zeros: bool) -> Sample:
+        """Random inputs in the layout of a choice, and what must come out."""
+
+
+def key(workload: Workload, profile: Profile) -> Key:
+    """What its records have in common."""
+    return Key(workload.kernel, workload.version, feature_set(profile), profile.mcpu)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A packed operator; ``kernel`` is its spec as text, in the layout of the rule's choice."""
+
+    kernel: str
+
+    @property
+    def version(self) -> int:
+        """Of its family's schedules."""
+        return families.version(self._spec)
+
+    def space(self, profile: Profile) -> tuple[dict[str, Value], ...]:
+        """Choices worth trying, the rule's first."""
+        return families.space(self._spec, profile)
+
+    def function(self, profile: Profile, choice: Choice) -> Any:
+        """PrimFunc of a choice."""
+        return families.kernel(self._spec, profile, choice)
+
+    def sample(self, choice: Choice, rng: np.random.Generator, *, zeros: bool) -> Sample:
+        """Random inputs in the layout of a choice, and what the oracle makes of them."""
+        return sample(families.arranged(self._spec, choice), rng, zeros=zeros)
+
+    @property
+    def _spec(self) -> Any:
+        return _decoded(self.kernel)
+
+
+@dataclass(frozen=True)
+class Float:
+    """A float operator; ``source`` is its unscheduled PrimFunc as TVM saves it."""
+
+    kernel: str
+    source: str
+
+    @classmethod
+    def of(cls, func: Any) -> "Float":
+        """Of an unscheduled PrimFunc that a rule knows."""
+        return cls(float_kernels.key(func), save_json(func))
+
+    @property
+    def version(self) -> int:
+        """Of the float schedules."""
+        return float_kernels.VERSION
+
+    def space(self, profile: Profile) -> tuple[dict[str, Value], ...]:
+        """Choices worth trying, the rule's first."""
+        return float_kernels.space(load_json(self.source), profile)
+
+    def function(self, profile: Profile, choice: Choice) -> Any:
+        """PrimFunc of a choice."""
+        return float_kernels.schedule(load_json(self.source), profile, choice)
+
+    def sample(self, _choice: Choice, rng: np.random.Generator, *, zeros: bool) -> Sample:
+        """Random inputs, and what the unscheduled PrimFunc makes of them; ``zeros`` is ignored."""
+        func = load_json(self.source)
+        inputs, outputs = float_kernels.signature(func)
+        arrays = [_numbers(rng, shape, dtype) for _, shape, dtype in inputs]
+        results = [np.zeros(shape, dtype) for _, shape, dtype in outputs]
+        tensors = [tvm.runtime.tensor(array) for array in (*arrays, *results)]
+        module = tvm.IRModule({"main": func.with_attr("global_symbol", "main")})
+        tvm.compile(module, target=resolve("native").tvm_target())["main"](*tensors)
+        wanted = [tensor.numpy() for tensor in tensors[len(arrays) :]]
+        return Sample(arrays, wanted, [None] * len(wanted), _TOLERANCE)
+
+
+def _numbers(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Any:
+    """Eighths, whose sums of products are exact; whole numbers that may be indices are 0."""
+    if dtype in ("int8", "uint8"):
+        return rng.integers(0 if dtype[0] == "u" else -8, 8, shape).astype(dtype)
+    if dtype.startswith("float"):
+        return (rng.integers(-16, 17, shape) / 8).astype(dtype)
+    return np.zeros(shape, dtype)
+
+
+@cache
+def _decoded(text: str) -> Any:
+    return decode(text)
