@@ -10,6 +10,7 @@ from gsb_tvm.dialect.errors import UsageError
 
 VERBS = {
     "compile": ("compile", "compile an ONNX model into a shared library"),
+    "tune": ("tune", "find the fastest kernels for this machine or a farm of boards"),
     "run": ("run", "run a compiled model on arrays from .npy files"),
     "bench": ("bench", "time a compiled model, as a whole and step by step"),
     "verify": ("verify", "compare a compiled model with ONNX Runtime"),

@@ -53,6 +53,13 @@ def parser(prog: str) -> command.Parser:
         metavar="N[,N...]",
         help="size of an open batch axis (default 1), or several in one artefact, as in 1,2,4",
     )
+    add(
+        "--records",
+        type=Path,
+        metavar="FILE",
+        help="of gsb-tvm tune, to choose kernels by (default: in the user's cache folder)",
+    )
+    add("--by-rule", action="store_true", help="choose all kernels by rule, none by records")
     add("--strict", action="store_true", help="fail if a binary operator is left in float")
     add("--no-verify", action="store_true", help="do not compare with ONNX Runtime")
     add("--json", action="store_true", help="print one JSON object on standard output")
@@ -92,6 +99,8 @@ def _execute(args: argparse.Namespace, target: Sequence[str]) -> int:
         args.dump_ir,
         args.stop_after,
         name,
+        args.records,
+        args.by_rule,
     )
     quiet = args.json or args.stop_after is not None
     with console.observer(quiet=quiet) as observer:
@@ -135,6 +144,14 @@ def as_dict(result: "Result", seconds: float) -> dict[str, Any]:
             "float": len(rows) - packed,
             "rows": msgspec.to_builtins(rows),
         },
+        "tuned": {
+            "kernels": len({name for each in result.programs for name in each.kernels}),
+            "rows": [
+                {"kernel": name, "choice": choice, "batch": each.batch}
+                for each in result.programs
+                for name, choice in each.tuned.items()
+            ],
+        },
         "verify": {
             "verdict": verdict(result.checks),
             "checks": [check.as_dict() for check in result.checks],
@@ -159,6 +176,7 @@ def _show(model: Path, result: "Result", seconds: float) -> None:
         ("model", str(model)),
         ("target", f"{result.profile.name}, {result.profile.mtriple}"),
         *([("batches", f"{batches}; the layers are those of the first")] if batches else []),
+        ("tuned", _tuned_text(result)),
         ("artefact", f"{result.artefact}, {console.count(result.size_bytes)}B"),
         ("time", f"{seconds:.1f} s ({times})"),
         *((f"verify ({where})", f"{found.verdict}: {found.reason}") for where, found in checks),
@@ -166,6 +184,15 @@ def _show(model: Path, result: "Result", seconds: float) -> None:
         *(("note", note) for note in result.notes),
     ]
     console.show(console.layer_table(result.layers), "", console.fields(pairs))
+
+
+def _tuned_text(result: "Result") -> str:
+    """How many kernels records chose, and which layers those compute."""
+    count = sum(len(each.kernels) for each in result.programs)
+    tuned = [name for each in result.programs for name in each.tuned]
+    if not tuned:
+        return f"none of {count} kernels; gsb-tvm tune finds faster ones"
+    return f"{len(tuned)} of {count} kernels by records: {', '.join(tuned)}"
 
 
 if __name__ == "__main__":

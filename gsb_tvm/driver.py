@@ -18,6 +18,7 @@ from gsb_tvm.runtime.c_names import library_name
 from gsb_tvm.runtime.outfile import check_folder, check_writable
 from gsb_tvm.stages import Stages
 from gsb_tvm.targets import Profile, resolve
+from gsb_tvm.tuned import known_tunings
 from gsb_tvm.verification import Check, check, reference_of
 
 
@@ -33,6 +34,8 @@ class Result:
         Size of the library.
     batches
         Those of the programs; 0 where calls take the shapes as they stand.
+    programs
+        What the metadata says of them.
     layers, module
         The layer table and the Relax module after the last pass that ran, of the smallest batch.
     seconds
@@ -44,6 +47,7 @@ class Result:
     artefact: Path | None
     profile: Profile
     batches: tuple[int, ...]
+    programs: tuple[meta.Program, ...]
     layers: tuple[meta.Layer, ...]
     checks: tuple[Check, ...]
     module: Any
@@ -83,7 +87,8 @@ def compile_model(
         stop_after = Stages(profile).check_name(options.stop_after)
     else:
         _check_outputs(source, options)
-    programs = compile_programs(source, profile, options, batches, stop_after, clock)
+    tunings, complaints = known_tunings(profile, options)
+    programs = compile_programs(source, profile, options, batches, stop_after, clock, tunings)
     metadata = joined(programs)
     artefact, checks, size = None, [], 0
     if stop_after is None:
@@ -98,12 +103,13 @@ def compile_model(
         artefact,
         profile,
         tuple(program.batch for program in metadata.programs),
+        metadata.programs,
         metadata.program.layers,
         tuple(checks),
         programs[0].lowered.module,
         size,
         clock.seconds,
-        tuple(dict.fromkeys(note for each in programs for note in each.notes)),
+        tuple(dict.fromkeys([*complaints, *(note for each in programs for note in each.notes)])),
     )
 
 

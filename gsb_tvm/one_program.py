@@ -17,6 +17,7 @@ from gsb_tvm.runtime import metadata as meta
 from gsb_tvm.runtime.batches import has_batch
 from gsb_tvm.runtime.build import Code, generate
 from gsb_tvm.runtime.constants import Constants
+from gsb_tvm.schedules.tunings import Tunings
 from gsb_tvm.stages import Dump, Lowered, Stages
 from gsb_tvm.targets import Profile
 
@@ -90,7 +91,12 @@ class Compiled:
 
 
 def compile_program(
-    request: Request, profile: Profile, constants: Constants, clock: Clock, dump: Dump | None
+    request: Request,
+    profile: Profile,
+    constants: Constants,
+    clock: Clock,
+    dump: Dump | None,
+    tunings: Tunings,
 ) -> Compiled:
     """Compile a model for one batch; its constants are added to ``constants``.
 
@@ -106,7 +112,7 @@ def compile_program(
     metadata = _metadata(request.source, imported, profile)
     if request.is_one_of_several and not metadata.program.batch:
         raise refuse_fixed(metadata)
-    lowered = Stages(profile).run(imported.module, clock, dump, request.stop_after)
+    lowered = Stages(profile, tunings).run(imported.module, clock, dump, request.stop_after)
     if request.strict:
         _refuse_floats(lowered.rows)
     metadata = _with_layers(metadata, lowered.rows)

@@ -26,6 +26,10 @@ class Options:
         Name of the pass to stop after; nothing is built then.
     c_library
         Name of the C library to write instead of a shared one.
+    records
+        File of tuning records; None means the user's own, which ``gsb-tvm tune`` writes.
+    by_rule
+        Choose all kernels by rule, whatever is on record.
     """
 
     out: Path
@@ -35,3 +39,5 @@ class Options:
     dump_ir: Path | None = None
     stop_after: str | None = None
     c_library: str | None = None
+    records: Path | None = None
+    by_rule: bool = False

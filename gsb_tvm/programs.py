@@ -12,6 +12,7 @@ from gsb_tvm.progress import Clock
 from gsb_tvm.runtime.batches import fit_together
 from gsb_tvm.runtime.constants import Constants
 from gsb_tvm.runtime.metadata import NAME, Metadata
+from gsb_tvm.schedules.tunings import Tunings
 from gsb_tvm.stages import Dump
 from gsb_tvm.targets import Profile
 
@@ -48,6 +49,7 @@ def compile_programs(
     batches: Sequence[int | None],
     stop_after: str | None,
     clock: Clock,
+    tunings: Tunings,
 ) -> list[Compiled]:
     """Compile a model for each of ``batches``, one after another.
 
@@ -74,9 +76,8 @@ def compile_programs(
         )
         with clock.part(request.part):
             # No name here: it would keep the modules of one program while the next is compiled.
-            made.append(
-                _kept(compile_program(request, profile, constants, clock, _dump(request, options)))
-            )
+            dump = _dump(request, options)
+            made.append(_kept(compile_program(request, profile, constants, clock, dump, tunings)))
     if not fit_together(joined(made).programs):
         raise refuse_fixed(made[-1].metadata)
     return made

@@ -81,13 +81,18 @@ def _packed(text: str, step: Step, name: str) -> Work:
         raise ArtefactError(
             f'{name}: kernel "{step.kernel}" is of a kind not known here. Compile the model again.'
         ) from err
+    return packed_work(spec, step.kind)
+
+
+def packed_work(spec: Any, kind: str) -> Work:
+    """Work of a packed operator whose kernel is of ``kind``, as "dense_words"."""
     bound, size = spec_work.bound(spec), spec_work.bytes_touched(spec)
     shape = spec_work.shape_text(spec)
-    if step.kind == _BY_TILES:
+    if kind == _BY_TILES:
         bound = Bound.TILES
     if bound is Bound.READING:
-        return Work(step.kind, shape, None, spec_work.floats(spec), size, bound)
-    return Work(step.kind, shape, spec_work.macs(spec), 0, size, bound)
+        return Work(kind, shape, None, spec_work.floats(spec), size, bound)
+    return Work(kind, shape, spec_work.macs(spec), 0, size, bound)
 
 
 def _float(row: Layer | None, kernel: str) -> Work:

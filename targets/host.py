@@ -82,6 +82,11 @@ def cpuinfo_features(text: str) -> frozenset[str]:
     return frozenset.intersection(*sets) if sets else frozenset()
 
 
+def cpu_name() -> str:
+    """What the CPU calls itself; "" where the kernel does not say."""
+    return next(iter(_cpuinfo_values(_read(Path("/proc/cpuinfo")), "model name", "Model")), "")
+
+
 def auxv_features(data: bytes) -> frozenset[str]:
     """HWCAP names in the auxiliary vector of a 64-bit little-endian Arm process."""
     whole = len(data) // 16 * 16

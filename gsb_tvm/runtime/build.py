@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from gsb_tvm.dialect.errors import ToolchainError
-from gsb_tvm.dialect.phases import SPEC
+from gsb_tvm.dialect.phases import SPEC, TUNED
 from gsb_tvm.runtime import metadata as meta
 from gsb_tvm.runtime.constants import Constants
 from gsb_tvm.runtime.descriptor import descriptor
@@ -38,6 +38,8 @@ class Code:
         What a call needs beside inputs and outputs.
     specs
         Kernel -> its specification as text; empty for a float one.
+    tuned
+        Kernel -> what records chose for it, as text; those chosen by rule are left out.
     kernels
         A relocatable object: kernels and the entry functions.
     name
@@ -48,6 +50,7 @@ class Code:
     constants: Constants
     memory: meta.Memory
     specs: dict[str, str]
+    tuned: dict[str, str]
     kernels: bytes
     name: str
     _module: Any
@@ -79,6 +82,7 @@ class Code:
             layers=layers,
             memory=self.memory,
             kernels=self.specs,
+            tuned=self.tuned,
             steps=steps,
         )
         return msgspec.structs.replace(metadata, programs=(found,))
@@ -212,8 +216,13 @@ def generate(
         entry(calls, planned, profile, name, launches=launches), profile
     )
     names = sorted({step.kernel for step in calls.steps})
-    specs = {name: str((planned[name].attrs or {}).get(SPEC, "")) for name in names}
-    return Code(calls, constants, memory, specs, _object(compiled), name, compiled)
+    specs = {name: _attribute(planned[name], SPEC) for name in names}
+    tuned = {name: text for name in names if (text := _attribute(planned[name], TUNED))}
+    return Code(calls, constants, memory, specs, tuned, _object(compiled), name, compiled)
+
+
+def _attribute(func: Any, name: str) -> str:
+    return str((func.attrs or {}).get(name, ""))
 
 
 def data_blobs(constants: Constants, metadata: meta.Metadata) -> list[Blob]:

@@ -128,6 +128,8 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     kernels
         Each kernel's specification as :func:`gsb_tvm.dialect.specs.encode` writes it, empty for a
         float one.
+    tuned
+        Of kernels whose parameters come from records of tuning, the parameters as text.
     """
 
     batch: _Extent = 0
@@ -138,6 +140,7 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     memory: Memory = Memory()
     kernels: dict[str, str] = {}
     steps: tuple[Step, ...] = ()
+    tuned: dict[str, str] = {}
 
 
 class Versions(msgspec.Struct, frozen=True):
