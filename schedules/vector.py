@@ -55,12 +55,16 @@ def splat(value: Expr, lanes: int, dtype: str = "float32") -> Expr:
 
 def load(buffer: Buffer, *index: Expr, lanes: int) -> Expr:
     """``lanes`` neighbours of ``buffer`` from ``index`` on, along the last axis."""
-    return buffer[(*index[:-1], T.ramp(index[-1], 1, lanes))]
+    return buffer[(*index[:-1], _neighbours(index[-1], lanes))]
 
 
 def store(buffer: Buffer, value: Expr, *index: Expr, lanes: int) -> None:
     """Write ``lanes`` neighbours along the last axis."""
-    T.buffer_store(buffer, value, [*index[:-1], T.ramp(index[-1], 1, lanes)])
+    T.buffer_store(buffer, value, [*index[:-1], _neighbours(index[-1], lanes)])
+
+
+def _neighbours(first: Expr, lanes: int) -> Expr:
+    return first if lanes == 1 else T.ramp(first, 1, lanes)
 
 
 def put(buffer: Buffer, value: Expr, *index: Expr) -> None:
