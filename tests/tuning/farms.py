@@ -167,6 +167,14 @@ class Endless:
             B[0] = A[0] + T.Cast("float32", T.call_extern("int32", "getppid"))
 
 
+@I.ir_module
+class Nap:
+    @T.prim_func(s_tir=True)
+    def main(A: T.Buffer((64,), "float32"), B: T.Buffer((64,), "float32")):
+        for i in range(64):
+            B[i] = A[i] + T.Cast("float32", T.call_extern("int32", "usleep", 5000))
+
+
 X86 = {"kind": "llvm", "mtriple": "x86_64-linux-gnu"}
 ARM = {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": board.CPU}
 
