@@ -21,7 +21,7 @@ from types import FrameType
 from typing import Any
 
 from gsb_tvm.dialect.errors import ToolchainError, UsageError
-from gsb_tvm.tuning.farm import Address, reason, text
+from gsb_tvm.tuning.farm import Address, connected, reason, text
 
 _BACKLOG = 128
 _RETRY_S = 1.0
@@ -167,7 +167,9 @@ class _Reach:
         time.sleep(max(0.0, self._next_try - time.monotonic()))
         self._next_try = time.monotonic() + _RETRY_S
         try:
-            sock = socket.create_connection(tracker, _SILENT_S)
+            # A tunnel takes a connection whoever is at its other end.
+            with connected(tracker, _SILENT_S):
+                sock = socket.create_connection(tracker, _SILENT_S)
         except OSError as err:
             if not self._is_lost:
                 self._say(f"waiting for the tracker at {text(tracker)} ({reason(err)})")
