@@ -3,16 +3,17 @@
     python -m tests.schedules.campaign --level haswell
 
 A case is one kernel on one set of data; it is a mismatch where any word, flag or float that the
-kernel writes differs from the oracle's. Kernels are cut into a random number of parts. Kernels and
-data come from the families' own tests, with widths of 1 to 4096: every other kernel has one of
-``EDGES``, the rest are random. Floats in the data are small integers or halves, so float outputs
-are exact too, in whatever order of summing.
+kernel writes differs from the oracle's. Every other kernel is the rule's, the rest take any choice
+of their space, and all are cut into a random number of parts. Kernels and data come from the
+families' own tests, with widths of 1 to 4096: every other kernel has one of ``EDGES``, the rest are
+random. Floats in the data are small integers or halves, so float outputs are exact too, in whatever
+order of summing.
 """
 
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,7 +26,8 @@ from hypothesis import strategies as st
 from gsb_tvm.dialect import oracle
 from gsb_tvm.dialect.bits import Rows
 from gsb_tvm.dialect.specs import AttentionPlanes, Kind, encode, spread_of
-from gsb_tvm.schedules.families import kernel
+from gsb_tvm.schedules.choices import Choice
+from gsb_tvm.schedules.families import kernel, space
 from gsb_tvm.targets import Profile
 from tests.schedules import test_attention_planes as attention_planes
 from tests.schedules import test_attention_value as attention_value
@@ -52,13 +54,15 @@ class Family:
     """Where kernels and data come from.
 
     ``cases`` makes what the family's tests draw, ``spec`` takes the spec out of it, ``data`` makes
-    the n-th inputs, ``kernel`` the PrimFunc, ``has`` says which machines have it.
+    the n-th inputs, ``space`` the choices, ``kernel`` the PrimFunc of one, ``has`` says which
+    machines have it.
     """
 
     cases: Callable[[Profile], st.SearchStrategy[Any]]
     data: Draw
     spec: Callable[[Any], Any] = lambda case: case
-    kernel: Callable[[Any, Profile], Any] = kernel
+    space: Callable[[Any, Profile], Sequence[Choice | None]] = space
+    kernel: Callable[[Any, Profile, Choice | None], Any] = kernel
     has: Callable[[Profile], bool] = lambda profile: True
 
 
@@ -100,12 +104,14 @@ FAMILIES = {
     "dense": Family(
         lambda profile: dense.cases().map(lambda case: dense.make_spec(profile, *case)),
         _dense,
-        kernel=dense.written,
+        space=lambda spec, profile: (None,),
+        kernel=lambda spec, profile, _: dense.written(spec, profile),
     ),
     "dense tables": Family(
         lambda profile: slices.cases().map(lambda case: dense.make_spec(profile, *case)),
         _dense,
-        kernel=slices.written,
+        space=lambda spec, profile: (None,),
+        kernel=lambda spec, profile, _: slices.written(spec, profile),
         has=lambda profile: profile.has_neon,
     ),
     "value_planes": Family(lambda profile: value_planes.SPECS, _value_planes),
@@ -210,13 +216,15 @@ def _check(
     """Compile one kernel and compare it on ``DRAWS`` sets of data."""
     spec = family.spec(case)
     cut = Cut(int(rng.choice(PARTS)), backwards=bool(rng.integers(2)))
-    main = compiled(cut(family.kernel(spec, profile)), profile)["main"]
+    choices = family.space(spec, profile)
+    choice = choices[int(rng.integers(2) * rng.integers(len(choices)))]
+    main = compiled(cut(family.kernel(spec, profile, choice)), profile)["main"]
     result.kernels += 1
     for n in range(DRAWS):
         inputs = family.data(case, rng, n)
         result.cases += 1
         if names := [*differing(spec, main, inputs)]:
-            result.wrong.append(f"draw {n}, {', '.join(names)}, {cut}: {encode(spec)}")
+            result.wrong.append(f"draw {n}, {', '.join(names)}, {cut}, {choice}: {encode(spec)}")
 
 
 def differing(spec: Any, main: Any, inputs: list[Array]) -> Iterator[str]:
