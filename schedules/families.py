@@ -27,11 +27,6 @@ from gsb_tvm.targets import Profile
 
 
 @dataclass(frozen=True)
-class Fixed:
-    """Parameters of a family that leaves no choice."""
-
-
-@dataclass(frozen=True)
 class Family:
     """A family of kernels.
 
@@ -54,15 +49,11 @@ class Family:
     """
 
     kernel: Callable[[Any, Profile, Any], Any]
-    parameters: type = Fixed
-    rule: Callable[[Any, Profile], Any] = lambda _spec, _profile: Fixed()
-    space: Callable[[Any, Profile], Iterable[Any]] = lambda _spec, _profile: ()
+    parameters: type
+    rule: Callable[[Any, Profile], Any]
+    space: Callable[[Any, Profile], Iterable[Any]]
     arranged: Callable[[Any, Any], Any] = lambda spec, _parameters: spec
     version: int = 1
-
-
-def _fixed(kernel: Callable[[Any, Profile], Any]) -> Family:
-    return Family(lambda spec, profile, _parameters: kernel(spec, profile))
 
 
 _FAMILIES: Mapping[type, Family] = {
