@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from gsb_tvm.tuning.farm import Address, require
-from gsb_tvm.tuning.remote import RemoteMachine
+from gsb_tvm.tuning.remote import RemoteMachine, longest_s
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,10 @@ class Boards:
     def open(self) -> RemoteMachine:
         """A session on one of them."""
         return RemoteMachine(self.tracker, self.key, self.seconds)
+
+    def longest_s(self, seconds: float) -> float:
+        """Longer by the wait for a board that others use, and for word from one."""
+        return longest_s(max(seconds, self.seconds))
 
 
 def boards_of(tracker: Address, key: str, seconds: float) -> tuple[Boards, int]:

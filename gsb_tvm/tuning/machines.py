@@ -56,6 +56,9 @@ class Place(Protocol):
     def open(self) -> AbstractContextManager[Machine]:
         """The machine, for as long as the context lasts."""
 
+    def longest_s(self, seconds: float) -> float:
+        """How long a process may take, in seconds, that uses the machine for ``seconds``."""
+
 
 @dataclass(frozen=True)
 class Here:
@@ -64,6 +67,10 @@ class Here:
     def open(self) -> "LocalMachine":
         """The machine."""
         return LocalMachine()
+
+    def longest_s(self, seconds: float) -> float:
+        """No longer than that."""
+        return seconds
 
 
 @dataclass

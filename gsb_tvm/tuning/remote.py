@@ -5,12 +5,11 @@ the trial: the board ends a session whose time is up or whose client has gone, a
 has an end.
 """
 
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any, Self
 from uuid import uuid4
 
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from tvm import rpc
 from tvm.rpc.base import TrackerCode
 
+from gsb_tvm.tuning.alarm import Expired, alarm
 from gsb_tvm.tuning.farm import Address, State, ask, connected, look, reason, text
 from gsb_tvm.tuning.isolation import TrialError, TrialLate, TrialLost
 
@@ -44,10 +44,6 @@ class SessionExpired(BoardLost, TrialLate):
 
 class KernelFailed(TrialError):
     """The kernel raised an error or crashed; the board is well."""
-
-
-class _Expired(Exception):
-    """A wait of ours has come to its end."""
 
 
 def longest_s(timeout_s: float, wait_s: float = WAIT_S) -> float:
@@ -132,7 +128,7 @@ class RemoteMachine:
             try:
                 self._begin(end)
                 break
-            except (_Expired, OSError, RuntimeError) as err:
+            except (Expired, OSError, RuntimeError) as err:
                 if time.monotonic() + _RETRY_S >= end:
                     raise BoardLost(
                         f'no board with the key "{self._key}" at the tracker {text(self._tracker)} '
@@ -152,7 +148,7 @@ class RemoteMachine:
         """Remove the files and end the session; a board that has gone is left alone."""
         if self._is_broken:
             return
-        with suppress(_Expired, RuntimeError), _alarm(_CLEAN_S):
+        with suppress(Expired, RuntimeError), alarm(_CLEAN_S):
             for name in self._files:
                 self._session.remove(name)
             self._session.get_function("CloseRPCConnection")()
@@ -224,16 +220,19 @@ class RemoteMachine:
     def seconds(
         self, function: RemoteFunction, argument_sets: Sequence[Sequence[Any]], calls: int
     ) -> float:
-        """Mean seconds of a call, by the board's own clock, after one that is not counted.
+        """Mean seconds of a call, by the board's own clock.
+
+        The sets share the calls, each set's one after another and after one that is not counted:
+        what a call reads is in the board's caches as far as it fits.
 
         Parameters
         ----------
         function
             From :meth:`load`.
         argument_sets
-            Remote tensors of a call; the first set is used for all calls.
+            Remote tensors of a call, one or more times.
         calls
-            How many calls to average.
+            How many calls to average; where there are fewer than sets, the last sets get none.
 
         Raises
         ------
@@ -242,18 +241,24 @@ class RemoteMachine:
         BoardLost
             The board went, or the session's time was up.
         """
+        share, more = divmod(calls, len(argument_sets))
+        parts = [(share + 1, argument_sets[:more])]
+        parts += [(share, argument_sets[more:])] if share else []
+        total = 0.0
         with self._kernel():
-            timed = function.module.time_evaluator(
-                "main", self._session.cpu(), number=calls, repeat=1
-            )
-            return float(timed(*argument_sets[0]).mean)
+            for count, sets in parts:
+                timed = function.module.time_evaluator(
+                    "main", self._session.cpu(), number=count, repeat=1
+                )
+                total += sum(count * float(timed(*tensors).mean) for tensors in sets)
+        return total / calls
 
     def _begin(self, end: float) -> None:
         """Have the tracker name a board, when one is free, and open a session on it."""
         with connected(self._tracker, _CONNECT_S) as sock:
             sock.settimeout(max(_RETRY_S, end - time.monotonic()))
             host, port, match = ask(sock, TrackerCode.REQUEST, self._key, "", self._priority)
-        with _alarm(_CONNECT_S):
+        with alarm(_CONNECT_S):
             self._session = rpc.connect(host, port, match, self._timeout_s)
         self._board = (host, port)
 
@@ -261,7 +266,7 @@ class RemoteMachine:
     def _guard(self) -> Iterator[None]:
         """Say of an error whose fault it is."""
         try:
-            with _alarm(self._deadline - time.monotonic()):
+            with alarm(self._deadline - time.monotonic()):
                 yield
         except tvm.error.RPCSessionTimeoutError as err:
             self._is_broken = True
@@ -271,7 +276,7 @@ class RemoteMachine:
         except tvm.error.RPCError as err:
             # The board's side has raised it and goes on.
             raise BoardLost(f"{text(self._board)}: {_words(err)}") from err
-        except _Expired as err:
+        except Expired as err:
             self._is_broken = True
             raise BoardLost(f"{text(self._board)} does not answer") from err
         except RuntimeError as err:  # of the connection: TVM has no kind for it
@@ -291,36 +296,6 @@ class RemoteMachine:
                 raise
             except tvm.error.RPCError as err:
                 raise KernelFailed(_words(err)) from err
-
-
-@contextmanager
-def _alarm(seconds: float) -> Iterator[None]:
-    """Raise :class:`_Expired` when the block takes longer.
-
-    It comes again each second, as TVM may turn the first into an error of its own.
-    """
-    is_late = False
-
-    def ring(_number: int, _frame: FrameType | None) -> None:
-        nonlocal is_late
-        is_late = True
-        raise _Expired(f"no answer within {seconds:.0f} s")
-
-    begin = time.monotonic()
-    before = signal.signal(signal.SIGALRM, ring)
-    theirs, interval = signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001), 1.0)
-    try:
-        yield
-    except RuntimeError as err:
-        if is_late:
-            raise _Expired(f"no answer within {seconds:.0f} s") from err
-        raise
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0.0)
-        signal.signal(signal.SIGALRM, before)
-        if theirs:
-            left = max(begin + theirs - time.monotonic(), 0.001)
-            signal.setitimer(signal.ITIMER_REAL, left, interval)
 
 
 def _words(err: Exception) -> str:

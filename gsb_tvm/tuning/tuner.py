@@ -160,7 +160,7 @@ class Tuner:
             (Measure(self._bases[i], self._bases[i], self._place, self._copies(i), _SURE_PAIRS),)
             for i in measured
         ]
-        limits = Limits(3 * RUN_SECONDS)
+        limits = Limits(self._place.longest_s(3 * RUN_SECONDS))
         for order, outcome in isolation.calls(children.measure, calls, limits, self.plan.boards):
             number = measured[order]
             if isinstance(outcome, Failure):
@@ -240,7 +240,7 @@ class Tuner:
             again = []
             calls = [(self._measurement(n, folders[n, p], pairs),) for n, p in waiting]
             slowest = max(self.tasks[n].rule_seconds * self._copies(n) for n, _ in waiting)
-            limits = Limits(RUN_SECONDS + 20 * pairs * slowest)
+            limits = Limits(self._place.longest_s(RUN_SECONDS + 20 * pairs * slowest))
             for order, outcome in isolation.calls(
                 children.measure, calls, limits, self.plan.boards
             ):

@@ -91,6 +91,16 @@ def test_a_kernel_runs_and_is_timed(place: Place) -> None:
         assert machine.cpu()[1].startswith("x86_64")
 
 
+@pytest.mark.parametrize(("calls", "run"), [(1, 1), (3, 3), (7, 3)])
+def test_sets_of_arguments_share_the_calls(calls: int, run: int, place: Place) -> None:
+    with place.machine() as machine:
+        function = machine.load(place.kernel("add"))
+        sets = [[machine.tensor(n * ONES), machine.tensor(0 * ONES)] for n in range(3)]
+        assert 0 < machine.seconds(function, sets, calls) < 1
+        for n, (_, output) in enumerate(sets):
+            assert (machine.numpy(output) == (n + 1 if n < run else 0)).all()
+
+
 def test_sessions_share_the_boards(place: Place) -> None:
     with place.machine() as first, place.machine() as second:
         assert first.board != second.board
