@@ -19,11 +19,10 @@ from gsb_tvm.schedules.dense.tiles import (
 )
 from gsb_tvm.targets import Profile
 
-COUNT_COLUMNS = (32, 64, 128)  # counts of a token stand in less than 1 kB of stack
+COUNT_COLUMNS = (32, 64, 128, 192)  # counts of a token stand in less than 1 kB of stack
 TILE_COLUMNS = (32, 64, 128, 256)
 ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16)
 FEW_ROWS = (1, 2, 3, 4, 6, 9, 12, 16)
-FEW_TOKENS = 16  # too few to be shared among many cores
 VECTORS = (1, 2, 3, 4, 6, 8)
 CHUNKS = (7, 15, 31)  # 2**n - 1 words: every adder is full
 BEYOND = 4  # registers: LLVM reads some operands from memory at no cost
@@ -66,7 +65,7 @@ class _Way:
     def fits(self, rows: int, vectors: int, tokens: int) -> bool:
         """Whether a tile fills at least half of the registers, and hardly more than all."""
         if self.method is Method.CARRY_SAVE:
-            return rows * vectors * 8 <= self.registers  # as by rule
+            return 8 * (rows * vectors - 1) <= self.registers  # as by rule, and a cell beyond
         needed = self.needed(rows, vectors)
         enough = 2 * needed >= self.registers or rows == min(tokens, ROWS[-1])
         return enough and needed <= self.registers + BEYOND
@@ -102,12 +101,20 @@ def _counts(spec: Dense, way: _Way) -> Iterator[Parameters]:
         first, *others = chunks.values() if way.method is Method.CARRY_SAVE else (shape.chunk,)
         base = replace(shape, chunk=first)
         yield of_tiles(base)
-        yield from (of_tiles(replace(base, chunk=chunk)) for chunk in others)
-        if way.is_own or spec.rows.tokens < FEW_TOKENS:
+        if _has_more_blocks(spec, base):
             yield of_tiles(replace(base, split=Split.COLUMNS))
         if way.is_own:
+            yield from (of_tiles(replace(base, chunk=chunk)) for chunk in others)
             yield of_tiles(replace(base, ahead=0))
             yield from (of_tiles(replace(base, unroll=n)) for n in (2, 4) if n <= words)
+
+
+def _has_more_blocks(spec: Dense, shape: Tiles) -> bool:
+    """Whether there are more column blocks to be shared than token tiles.
+
+    Fewer would be shared less evenly, which who measures on one thread does not see.
+    """
+    return -(-spec.computed_columns // shape.column_tile) > -(-spec.rows.tokens // shape.rows)
 
 
 def _register_tiles(spec: Dense, way: _Way) -> Iterator[Tiles]:
@@ -116,9 +123,15 @@ def _register_tiles(spec: Dense, way: _Way) -> Iterator[Tiles]:
         if column_tile - WORD_BITS >= spec.computed_columns:
             continue  # only padding more
         for vectors in VECTORS:
-            for rows in way.rows:
-                is_whole = column_tile % (vectors * way.lanes) == 0
-                if is_whole and rows <= tokens and way.fits(rows, vectors, tokens):
+            if column_tile % (vectors * way.lanes):
+                continue
+            # What is read of a token should serve several vectors where there are some; beside
+            # additions of planes it hardly counts.
+            is_wasteful = vectors == 1 and column_tile > way.lanes
+            is_wasteful = is_wasteful and way.method is not Method.CARRY_SAVE
+            for rows in sorted({*way.rows, min(tokens, ROWS[-1])}):
+                is_tried = rows == tokens or (rows < tokens and not is_wasteful)
+                if is_tried and way.fits(rows, vectors, tokens):
                     yield Tiles(way.method, rows, vectors, way.lanes, column_tile)
 
 
