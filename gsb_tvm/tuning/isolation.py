@@ -56,7 +56,7 @@ class Limits:
     """Of a call: seconds until it is killed, bytes of memory beyond what it begins with."""
 
     seconds: float
-    memory_bytes: int = 4 << 30
+    memory_bytes: int
 
 
 @dataclass

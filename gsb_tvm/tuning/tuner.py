@@ -28,11 +28,13 @@ _BATCH = 8  # proposals of a kernel at a time
 _PAIRS = 15  # timings of a candidate
 _SURE_PAIRS = 75  # of one that seems to be the best
 _BETTER = 0.99  # share of the best time below which it is looked at again
-_BUILD_SECONDS = 180.0
-RUN_SECONDS = 20.0
-"""How long a trial may take on a board; here it is longer where kernels are."""
+_SLOWER = 20  # times the rule's kernel that a candidate may take before it is ended
 _MOST_LOST = 2  # trials of a choice that may be lost before the job leaves it out
 _SCRATCH_BYTES = 256 << 20
+
+
+RUN_SECONDS = 20.0
+"""What measuring takes at most before the measuring itself: loading, checking."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,17 @@ class Plan:
         Of the search and of the samples.
     boards
         Candidates that may be measured at the same time: more than one on a farm only.
+    build_seconds, run_seconds, memory_bytes
+        What building and measuring a candidate may take, beside the measuring itself.
     """
 
     trials: int | None
     seconds: float | None
     seed: int = 0
     boards: int = 1
+    build_seconds: float = 180.0
+    run_seconds: float = RUN_SECONDS
+    memory_bytes: int = 4 << 30
 
 
 @dataclass
@@ -160,7 +167,8 @@ class Tuner:
             (Measure(self._bases[i], self._bases[i], self._place, self._copies(i), _SURE_PAIRS),)
             for i in measured
         ]
-        limits = Limits(self._place.longest_s(3 * RUN_SECONDS))
+        seconds = self._place.longest_s(3 * self.plan.run_seconds)
+        limits = Limits(seconds, self.plan.memory_bytes)
         for order, outcome in isolation.calls(children.measure, calls, limits, self.plan.boards):
             number = measured[order]
             if isinstance(outcome, Failure):
@@ -218,9 +226,8 @@ class Tuner:
         """Build on all cores; return what failed, by its place in ``jobs``."""
         cores = len(os.sched_getaffinity(0))
         found = {}
-        for order, outcome in isolation.calls(
-            children.build, jobs, Limits(_BUILD_SECONDS), min(cores, 16)
-        ):
+        limits = Limits(self.plan.build_seconds, self.plan.memory_bytes)
+        for order, outcome in isolation.calls(children.build, jobs, limits, min(cores, 16)):
             if isinstance(outcome, Failure):
                 if is_rule:
                     self._refuse(self.tasks[order], outcome)
@@ -240,7 +247,8 @@ class Tuner:
             again = []
             calls = [(self._measurement(n, folders[n, p], pairs),) for n, p in waiting]
             slowest = max(self.tasks[n].rule_seconds * self._copies(n) for n, _ in waiting)
-            limits = Limits(self._place.longest_s(RUN_SECONDS + 20 * pairs * slowest))
+            seconds = self.plan.run_seconds + _SLOWER * pairs * slowest
+            limits = Limits(self._place.longest_s(seconds), self.plan.memory_bytes)
             for order, outcome in isolation.calls(
                 children.measure, calls, limits, self.plan.boards
             ):
