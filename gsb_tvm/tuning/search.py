@@ -27,7 +27,9 @@ from tvm.script import tirx as T
 from gsb_tvm.schedules.choices import Choice
 
 _BLOCK = "choice"
-_FAILED_SECONDS = 1e10  # what MetaSchedule itself takes for a candidate that failed
+# What a candidate that failed counts for, in units of the rule's time. MetaSchedule's own figure,
+# 1e10, weighs nothing in its cost model, which then learns nothing from failures.
+_FAILED = 4.0
 _EMPTY_ROUNDS = 4  # proposals without a new choice before the rest is drawn at random
 _WARM_UP = 16  # results before the cost model is asked
 
@@ -90,7 +92,10 @@ class Search:
         return len(self._known) == len(self._space)
 
     def tell(self, results: Mapping[int, float | None]) -> None:
-        """Take times of choices by their place in the space, in any unit; None of failures."""
+        """Take times of choices by their place in the space; None of failures.
+
+        The unit is the time of the first, the rule's.
+        """
         self._known.update(results)
         candidates = [self._candidate(number) for number in results]
         outcomes = [_outcome(each) for each in results.values()]
@@ -169,7 +174,7 @@ def _without_intrinsics() -> Iterator[None]:
 
 
 def _outcome(seconds: float | None) -> Any:
-    return RunnerResult([_FAILED_SECONDS if seconds is None else seconds], None)
+    return RunnerResult([_FAILED if seconds is None else seconds], None)
 
 
 def _decisions(trace: Any) -> list[Any]:
