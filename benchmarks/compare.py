@@ -30,6 +30,7 @@ from comparison.table import LEGEND, table, title
 from gsb_tvm import console
 from gsb_tvm.command import Parser, run
 from gsb_tvm.dialect.errors import ExitCode, TargetError, UsageError
+from gsb_tvm.targets.host import cpu_name
 from measuring.arguments import (
     PRESETS,
     add_outputs,
@@ -39,7 +40,7 @@ from measuring.arguments import (
     documented,
     numbers,
 )
-from measuring.machine import choose_cores, cpu_name, runnable
+from measuring.machine import choose_cores, runnable
 from measuring.output import say, write_json
 
 

@@ -20,6 +20,7 @@ from typing import Any
 from gsb_tvm import console
 from gsb_tvm.command import Parser, run
 from gsb_tvm.dialect.errors import ExitCode, UsageError
+from gsb_tvm.targets.host import cpu_name
 from measuring.arguments import (
     PRESETS,
     add_outputs,
@@ -28,7 +29,7 @@ from measuring.arguments import (
     check_outputs,
     documented,
 )
-from measuring.machine import choose_cores, cpu_name, pinned, runnable
+from measuring.machine import choose_cores, pinned, runnable
 from measuring.output import say, write_json
 from measuring.rounds import rounds_of
 

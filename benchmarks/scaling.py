@@ -17,6 +17,7 @@ from pathlib import Path
 from gsb_tvm import console
 from gsb_tvm.command import Parser, run
 from gsb_tvm.dialect.errors import ExitCode, UsageError
+from gsb_tvm.targets.host import cpu_name
 from measuring.arguments import (
     add_outputs,
     add_timing,
@@ -25,7 +26,7 @@ from measuring.arguments import (
     documented,
     numbers,
 )
-from measuring.machine import choose_cores, cpu_name, pinned, runnable
+from measuring.machine import choose_cores, pinned, runnable
 from measuring.output import say, write_json
 from measuring.rounds import rounds_of
 

@@ -1,4 +1,4 @@
-"""``gsb-tvm db``: files of tuning records: check, list, merge, prune, export, import."""
+"""``gsb-tvm db``: files of tuning records: check, list, plot, merge, prune, export, import."""
 
 import argparse
 import sys
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def parser(prog: str) -> command.Parser:
     """Parser of the command: a word for what to do, then its arguments."""
     made = command.Parser(
-        prog, "Check, list, merge, prune, export and import files of tuning records."
+        prog, "Check, list, plot, merge, prune, export and import files of tuning records."
     )
     verbs = made.add_subparsers(dest="what", metavar="WHAT", required=True)
 
@@ -33,6 +33,8 @@ def parser(prog: str) -> command.Parser:
     merged = verb("merge", _merge, "add the records of other files that are not there yet")
     merged.add_argument("other", type=Path, nargs="+", metavar="OTHER", help="files to read")
     verb("prune", _prune, "keep each kernel's fastest choice and what failed, and no other line")
+    plotted = verb("plot", _plot, "draw each kernel's best time by trial")
+    plotted.add_argument("output", type=Path, metavar="OUTPUT", help="a picture: .svg, .png, .pdf")
     exported = verb("export", _export, "write the records as JSON, for other programs")
     exported.add_argument("output", type=Path, metavar="OUTPUT", help="a file to write")
     imported = verb("import", _import, "add records from JSON that are not there yet")
@@ -103,6 +105,15 @@ def _prune(args: argparse.Namespace) -> None:
         f"{sum(before.faults.values())} other lines removed"
     )
     command.require_stdout(lambda: print(text))
+
+
+def _plot(args: argparse.Namespace) -> None:
+    from gsb_tvm.db_plot import check_picture, draw
+
+    check_picture(args.output)
+    found = _load(args.file)
+    draw(found.records, [" ".join(_kernel(record)) for record in found.records], args.output)
+    command.require_stdout(lambda: print(_summary(found)))
 
 
 def _export(args: argparse.Namespace) -> None:

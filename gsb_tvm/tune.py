@@ -107,7 +107,7 @@ def _execute(args: argparse.Namespace, target: Sequence[str]) -> int:
     seconds = None if minutes is None else max(0.0, 60 * minutes - (time.perf_counter() - start))
     plan = Plan(args.trials, seconds, args.seed, boards)
     with watched(found, profile, is_here=args.tracker is None, is_quiet=args.json) as view:
-        tuner = Tuner(found, profile, place, path, plan, _host(args, profile), view.changed)
+        tuner = Tuner(found, profile, place, path, plan, _host(args), view.changed)
         was_interrupted = _run(tuner)
         result = report(tuner, view)
     if args.json:
@@ -176,13 +176,13 @@ def _place(args: argparse.Namespace, profile: Profile) -> tuple["Place", int]:
     return boards_of(args.tracker, args.key, RUN_SECONDS)
 
 
-def _host(args: argparse.Namespace, profile: Profile) -> str:
+def _host(args: argparse.Namespace) -> str:
     """What was measured, for people."""
     from gsb_tvm.targets.host import cpu_name
 
     if args.key is not None:
         return f"{args.key} of a farm"
-    return cpu_name() or profile.name
+    return cpu_name()
 
 
 def as_dict(result: "Report", profile: Profile, records: Path, seconds: float) -> dict[str, Any]:

@@ -83,8 +83,9 @@ def cpuinfo_features(text: str) -> frozenset[str]:
 
 
 def cpu_name() -> str:
-    """What the CPU calls itself; "" where the kernel does not say."""
-    return next(iter(_cpuinfo_values(_read(Path("/proc/cpuinfo")), "model name", "Model")), "")
+    """What the CPU calls itself, or its architecture where the kernel does not say."""
+    names = _cpuinfo_values(_read(Path("/proc/cpuinfo")), "model name", "Model")
+    return next(iter(names), platform.machine())
 
 
 def auxv_features(data: bytes) -> frozenset[str]:

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from gsb_tvm.cli import main
+from gsb_tvm.db_plot import best_by_trial
 from gsb_tvm.dialect.bits import Rows
 from gsb_tvm.dialect.specs import Dense, Kind, encode
 from gsb_tvm.schedules.records import Record, append, load, to_line
@@ -152,3 +153,24 @@ def test_a_file_that_is_not_there(
 def test_no_word(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["db"]) == 2
     assert "required: WHAT" in capsys.readouterr().err
+
+
+def test_plot(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    first, again = tmp_path / "a.svg", tmp_path / "b.svg"
+    for picture in (first, again):
+        assert main(["db", "plot", str(path), str(picture)]) == 0
+    assert first.read_bytes() == again.read_bytes()
+    assert b"Dense 198 x 384 x 1536" in first.read_bytes()
+    assert main(["db", "plot", str(path), str(tmp_path / "a.txt")]) == 2
+    assert "expected a name that ends in .svg" in capsys.readouterr().err
+    (tmp_path / "empty").touch()
+    assert main(["db", "plot", str(tmp_path / "empty"), str(first)]) == 2
+
+
+def test_the_best_by_trial() -> None:
+    records = [made(20, choice={}), made(30, choice={"a": 1}), made(10, choice={"a": 2})]
+    lucky = made(5, choice={"a": 3})
+    sure = msgspec.structs.replace(lucky, seconds=(15e-6,) * 3, rule=(20e-6,) * 3)
+    found = best_by_trial([*records, FAILED, lucky, sure])
+    assert found == pytest.approx([1.0, 1.0, 0.5, 0.5, 0.5])

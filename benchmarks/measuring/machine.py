@@ -3,7 +3,6 @@
 import contextlib
 import fcntl
 import os
-import platform
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,14 +11,6 @@ from gsb_tvm.dialect.errors import TargetError, UsageError
 from gsb_tvm.targets import Profile, missing_here, resolve
 
 _PACKAGES = ("apache-tvm", "numpy", "onnxruntime", "openvino", "nncf", "torch")
-
-
-def cpu_name() -> str:
-    """Name of the CPU as Linux gives it."""
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
 
 
 def versions() -> dict[str, str]:

@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 
 from gsb_tvm.dialect.errors import OutputError
-from measuring.machine import cpu_name, versions
+from gsb_tvm.targets.host import cpu_name
+from measuring.machine import versions
 
 
 def say(text: str) -> None:

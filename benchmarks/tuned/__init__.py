@@ -1,0 +1,1 @@
+"""What tuning is worth: :mod:`benchmarks.tuning`."""
