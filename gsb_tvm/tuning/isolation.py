@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from types import ModuleType
 from typing import Any
@@ -146,7 +147,8 @@ class Isolation:
             timeout=max(0.0, first - time.monotonic()),
         )
         for child in list(self._children):
-            if child.connection in ready:
+            # Time passes where a value is taken: what came meanwhile is not late.
+            if child.connection in ready or child.connection.poll():
                 value = _received(child)
             elif time.monotonic() >= child.deadline:
                 value = Failure(f"no end within {child.limits.seconds:.0f} s")
@@ -175,6 +177,8 @@ def _received(child: _Child) -> Any:
         return child.connection.recv()
     except (EOFError, OSError):
         child.process.join(_KILL_SECONDS)
+    except Exception as err:
+        return Failure(f"a value that cannot be read: {_summary(err)}")
     code = child.process.exitcode
     if code is None or code >= 0:
         return Failure(f"ended without a result (exit status {code})")
@@ -205,11 +209,18 @@ def _run(
     except MemoryError:
         value = Failure("out of memory")
     except Exception as err:
-        lines = str(err).strip().splitlines() or [""]
-        value = Failure(f"{type(err).__name__}: {lines[-1][:200]}")
-    sender.send(value)
+        value = Failure(_summary(err))
+    try:
+        sender.send(value)
+    except Exception as err:
+        sender.send(Failure(f"a value that cannot be sent: {_summary(err)}"))
     sender.close()
     os._exit(0)  # no destructor of a library that a kernel may have damaged
+
+
+def _summary(err: Exception) -> str:
+    lines = str(err).strip().splitlines() or [""]
+    return f"{type(err).__name__}: {lines[-1][:200]}"
 
 
 def _confine(limits: Limits) -> None:
@@ -217,6 +228,8 @@ def _confine(limits: Limits) -> None:
     os.setsid()  # no signal of the terminal's, and one group to kill
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # The server ends when nobody holds this pipe any more, and each child begins with a copy.
+    os.close(forkserver._forkserver._forkserver_alive_fd)  # type: ignore[attr-defined]
     if os.getppid() == 1:  # the server ended before
         os._exit(1)
     with open("/proc/self/statm", encoding="ascii") as file:
