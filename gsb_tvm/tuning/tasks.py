@@ -114,7 +114,8 @@ class Task:
         before = self._bests[max(0, len(self._bests) - _RECENT)]
         recent = 1 - self.ratio(self.best) / before
         hope = _HOPE / (1 + self.trials / _RECENT)
-        return self.calls * self.best_seconds * max(recent, hope)
+        # Hope first: where the rule failed there may be no number to hold it against.
+        return self.calls * self.best_seconds * max(hope, recent)
 
 
 def _frozen(choice: Choice) -> tuple[tuple[str, object], ...]:
