@@ -13,6 +13,7 @@ from gsb_tvm.dialect.versions import PACKAGE, check_tvm, installed
 _OPTIONAL = {
     "onnxruntime": 'verification after compiling: pip install "gsb-tvm[verify]"',
     "ziglang": 'cross compiling without a cross gcc: pip install "gsb-tvm[cross]"',
+    "xgboost": 'a search that learns, when tuning: pip install "gsb-tvm[tune]"',
     "tornado": 'the tracker of a farm of boards: pip install "gsb-tvm[tune]"',
     "torch": 'training and exporting models: pip install "gsb-tvm[models]"',
 }

@@ -8,10 +8,11 @@ with them, so that a machine that slows down for a while favours nobody.
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from gsb_tvm.dialect.errors import ToolchainError
 from gsb_tvm.runtime.outfile import scratch_folder
@@ -28,9 +29,13 @@ _BATCH = 8  # proposals of a kernel at a time
 _PAIRS = 15  # timings of a candidate
 _SURE_PAIRS = 75  # of one that seems to be the best
 _BETTER = 0.99  # share of the best time below which it is looked at again
+_PATIENCE = 8  # trials for each board that may be lost one after another
+_MOST_BUILDS = 16  # at a time: each takes some 100 MB
 _SLOWER = 20  # times the rule's kernel that a candidate may take before it is ended
 _MOST_LOST = 2  # trials of a choice that may be lost before the job leaves it out
 _SCRATCH_BYTES = 256 << 20
+
+_Call = TypeVar("_Call")
 
 
 RUN_SECONDS = 20.0
@@ -96,6 +101,7 @@ class Tuner:
         self._searches: dict[int, Search] = {}
         self._lost: dict[tuple[int, int], int] = {}
         self._bases: dict[int, Path] = {}
+        self._lost_in_a_row = 0
         self._seed = plan.seed
 
     @property
@@ -161,7 +167,9 @@ class Tuner:
             base = folder / f"rule{number}"
             self._bases[number] = base
             jobs.append((self._build(task, 0, base),))
-        self._build_all(isolation, jobs, is_rule=True)
+        for number, failure in self._builds(isolation, jobs):
+            if failure is not None:
+                self._refuse(self.tasks[number], failure)
         measured = [i for i, task in enumerate(self.tasks) if not task.rule_times]
         calls = [
             (Measure(self._bases[i], self._bases[i], self._place, self._copies(i), _SURE_PAIRS),)
@@ -176,9 +184,10 @@ class Tuner:
             self._record(number, 0, outcome)
 
     def _refuse(self, task: Task, failure: Failure) -> None:
+        where = "gsb-tvm device list shows the boards" if failure.is_lost else "see gsb-tvm doctor"
         raise ToolchainError(
             f"{task.name} {task.shape}: the kernel by rule cannot be measured: {failure.reason}. "
-            "Without it there is nothing to compare with; gsb-tvm doctor may tell more."
+            f"Without it there is nothing to compare with; {where}."
         )
 
     def _round(self, isolation: Isolation, folder: Path, chosen: Sequence[int]) -> None:
@@ -189,12 +198,14 @@ class Tuner:
         try:
             self._show(f"building {names}")
             jobs = [(self._build(self.tasks[n], place, folders[n, place]),) for n, place in picked]
-            failures = self._build_all(isolation, jobs)
-            for order, failure in failures.items():
-                self._settle(*picked[order], failure)
-            built = [each for order, each in enumerate(picked) if order not in failures]
+            built = []
+            for order, failure in self._builds(isolation, self._while_time(jobs)):
+                if failure is None:
+                    built.append(picked[order])
+                else:
+                    self._settle(*picked[order], failure)
             self._show(f"measuring {names}")
-            self._measure(isolation, built, folders)
+            self._measure(isolation, sorted(built, key=picked.index), folders)
         finally:
             for path in folders.values():
                 shutil.rmtree(path, ignore_errors=True)
@@ -220,19 +231,17 @@ class Tuner:
         seed = self._seed * 1_000_003 + os.getpid()  # fresh inputs in every job
         return Build(task.workload, self._profile, task.space[place], folder, seed)
 
-    def _build_all(
-        self, isolation: Isolation, jobs: Sequence[tuple[Build]], *, is_rule: bool = False
-    ) -> dict[int, Failure]:
-        """Build on all cores; return what failed, by its place in ``jobs``."""
-        cores = len(os.sched_getaffinity(0))
-        found = {}
+    def _builds(
+        self, isolation: Isolation, jobs: Iterable[tuple[Build]]
+    ) -> Iterator[tuple[int, Failure | None]]:
+        """Build on all cores: the place of each in ``jobs``, and what went wrong."""
+        cores = min(len(os.sched_getaffinity(0)), _MOST_BUILDS)
         limits = Limits(self.plan.build_seconds, self.plan.memory_bytes)
-        for order, outcome in isolation.calls(children.build, jobs, limits, min(cores, 16)):
-            if isinstance(outcome, Failure):
-                if is_rule:
-                    self._refuse(self.tasks[order], outcome)
-                found[order] = outcome
-        return found
+        yield from isolation.calls(children.build, jobs, limits, cores)
+
+    def _while_time(self, calls: Sequence[_Call]) -> Iterator[_Call]:
+        """Calls as long as the plan is not fulfilled: the last ones may be left out."""
+        return takewhile(lambda _call: not self._is_done(), calls)
 
     def _measure(
         self,
@@ -250,7 +259,7 @@ class Tuner:
             seconds = self.plan.run_seconds + _SLOWER * pairs * slowest
             limits = Limits(self._place.longest_s(seconds), self.plan.memory_bytes)
             for order, outcome in isolation.calls(
-                children.measure, calls, limits, self.plan.boards
+                children.measure, self._while_time(calls), limits, self.plan.boards
             ):
                 number, place = waiting[order]
                 if pairs == _PAIRS and self._is_promising(number, outcome):
@@ -275,11 +284,21 @@ class Tuner:
         if isinstance(outcome, Failure) and outcome.is_lost:
             count = self._lost[number, place] = self._lost.get((number, place), 0) + 1
             self.progress.lost += 1
+            self._lost_in_a_row += 1
+            self._give_up_without_boards(outcome)
             self._show(f"lost a trial: {outcome.reason}")
             if outcome.is_late and count >= _MOST_LOST:
                 self._record(number, place, Failure(f"{outcome.reason}, {count} times"))
         else:
             self._record(number, place, outcome)
+
+    def _give_up_without_boards(self, last: Failure) -> None:
+        if self._lost_in_a_row >= _PATIENCE * max(1, self.plan.boards):
+            raise ToolchainError(
+                f"the last {self._lost_in_a_row} trials were lost: {last.reason}. What was "
+                "measured before is on record; look at the boards with gsb-tvm device list, and "
+                "start again."
+            )
 
     def _record(self, number: int, place: int, outcome: Timing | Failure) -> None:
         task = self.tasks[number]
@@ -294,6 +313,7 @@ class Tuner:
             made=int(time.time()),
             host=self._host,
         )
+        self._lost_in_a_row = 0
         append(self._records, [record])
         task.add([record])
         self.progress.trials += is_new

@@ -1,7 +1,7 @@
 """The tuner's loop: what is recorded, what a bad candidate costs, what is left behind."""
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -12,7 +12,8 @@ from gsb_tvm.dialect.errors import ToolchainError
 from gsb_tvm.dialect.specs import Kind, ValuePlanes, encode
 from gsb_tvm.schedules.records import load
 from gsb_tvm.targets import resolve
-from gsb_tvm.tuning.machines import Here
+from gsb_tvm.tuning.isolation import TrialLost
+from gsb_tvm.tuning.machines import Here, LocalMachine
 from gsb_tvm.tuning.tasks import Task
 from gsb_tvm.tuning.tuner import Plan, Tuner
 from gsb_tvm.tuning.workloads import Packed, Workload, key
@@ -106,3 +107,47 @@ def test_seconds_end_a_job(tmp_path: Path) -> None:
 def test_a_rule_that_cannot_be_measured_is_said(tmp_path: Path) -> None:
     with pytest.raises(ToolchainError, match="by rule cannot be measured: ValueError: no such"):
         tune(Bad((), first="build raises"), tmp_path / "records")
+
+
+@dataclass(frozen=True)
+class Vanishing(Here):
+    """A machine that is there as long as no file of that name is."""
+
+    sign: Path = Path()
+
+    def open(self) -> LocalMachine:
+        if self.sign.exists():
+            raise TrialLost("the board has gone")
+        return super().open()
+
+
+def test_a_job_ends_where_boards_have_gone_for_good(tmp_path: Path) -> None:
+    path, sign = tmp_path / "records", tmp_path / "gone"
+    task = task_of(Packed(SPEC))
+
+    def changed(tuner: Tuner) -> None:
+        if tuner.progress.trials:
+            sign.touch()
+
+    tuner = Tuner([task], NATIVE, Vanishing(sign), path, QUICK, "a test", changed)
+    with pytest.raises(ToolchainError, match="trials were lost: the board has gone"):
+        tuner.run()
+    (record,) = load(path).records  # what is lost says nothing about candidates
+    assert record.choice == task.space[0]
+
+
+def test_boards_that_come_back_lose_what_was_in_flight(tmp_path: Path) -> None:
+    path, sign = tmp_path / "records", tmp_path / "gone"
+    task = task_of(Packed(SPEC))
+
+    def changed(tuner: Tuner) -> None:
+        if tuner.progress.lost == 2:
+            sign.unlink(missing_ok=True)
+        elif tuner.progress.trials == 3 and not tuner.progress.lost:
+            sign.touch()
+
+    plan = replace(QUICK, trials=12)
+    tuner = Tuner([task], NATIVE, Vanishing(sign), path, plan, "a test", changed)
+    tuner.run()
+    assert (tuner.progress.lost, tuner.progress.trials) == (2, 12)
+    assert not task.failures
