@@ -129,7 +129,7 @@ def _sets(machine: Machine, sample: Sample, copies: int) -> list[list[Any]]:
     count = max(1, min(copies, _MOST_BYTES // size))
     arrays = [
         *sample.inputs,
-        *(~out if out.dtype.kind in "iu" else out + 1 for out in sample.outputs),
+        *(out + 1 if out.dtype.kind == "f" else ~out for out in sample.outputs),
     ]
     return [[machine.tensor(array) for array in arrays] for _ in range(count)]
 
@@ -164,7 +164,7 @@ def _times(
 
 
 def _write(path: Path, sample: Sample) -> None:
-    named: dict[str, Array] = {"tolerance": np.array(sample.tolerance)}
+    named: dict[str, Array] = {"close": np.array([sample.tolerance, sample.edges])}
     for letter, arrays in (("i", sample.inputs), ("o", sample.outputs), ("d", sample.decided)):
         named |= {f"{letter}{n}": array for n, array in enumerate(arrays) if array is not None}
     np.savez(path, **named)  # type: ignore[arg-type]
@@ -180,4 +180,4 @@ def _read(path: Path) -> Sample:
 
     outputs = all_of("o")
     decided = [found.get(f"d{n}") for n in range(len(outputs))]
-    return Sample(all_of("i"), outputs, decided, float(found["tolerance"]))
+    return Sample(all_of("i"), outputs, decided, *map(float, found["close"]))

@@ -34,7 +34,6 @@ Random = np.random.Generator
 # Of set bits in GSB's masks beside the base, trained and untrained networks: mostly far below 1 %.
 _MASK_DENSITY = 0.004
 _BASE_DENSITY = 0.1
-_EDGES = 1e-4  # share of numbers that rounding may turn where there is a tolerance
 _OPEN = 2e-5  # relative distance from a bound within which rounding of a softmax may decide
 
 
@@ -43,14 +42,16 @@ class Sample:
     """Inputs in the order of the spec, and the outputs.
 
     ``decided`` holds for each output the bits that must agree (uint32, like the output), or None
-    where all of it must. ``tolerance`` is that of floats, relative to the largest; where there is
-    one, a rounding edge may turn one number in ten thousand.
+    where all of it must. ``tolerance`` is that of floats, relative to the largest. ``edges`` is the
+    share of numbers that may be others altogether: where something is compared or rounded, the last
+    digit of a sum may decide.
     """
 
     inputs: list[Array]
     outputs: list[Array]
     decided: list[Array | None]
     tolerance: float = 0.0
+    edges: float = 0.0
 
 
 def sample(spec: Any, rng: Random, *, zeros: bool) -> Sample:
@@ -77,7 +78,7 @@ def disagreement(sample: Sample, outputs: Sequence[Array]) -> str:
         zip(outputs, sample.outputs, sample.decided, strict=True)
     ):
         if decided is None:
-            wrong = _differing(got, wanted, sample.tolerance)
+            wrong = _differing(got, wanted, sample)
         else:
             wrong = int(np.bitwise_count((got ^ wanted) & decided).sum())
         if wrong:
@@ -86,13 +87,17 @@ def disagreement(sample: Sample, outputs: Sequence[Array]) -> str:
     return ""
 
 
-def _differing(got: Array, wanted: Array, tolerance: float) -> int:
-    """How many numbers are not those wanted; NaN differs from everything."""
-    if not tolerance or wanted.dtype.kind != "f":
-        return int((got != wanted).sum())
-    scale = max(1.0, float(np.abs(wanted).max(initial=0)))
-    differing = int((~(np.abs(got - wanted) <= tolerance * scale)).sum())
-    return differing if differing > wanted.size * _EDGES else 0
+def _differing(got: Array, wanted: Array, sample: Sample) -> int:
+    """How many numbers are not those wanted; NaN is like NaN alone."""
+    same = got == wanted
+    if wanted.dtype.kind == "f":
+        same |= np.isnan(got) & np.isnan(wanted)
+        finite = np.isfinite(got) & np.isfinite(wanted)
+        scale = max(1.0, float(np.abs(wanted[finite]).max(initial=0)))
+        with np.errstate(invalid="ignore"):
+            same |= finite & (np.abs(got - wanted) <= sample.tolerance * scale)
+    differing = int((~same).sum())
+    return differing if differing > wanted.size * sample.edges else 0
 
 
 def _tokens(spec: Any) -> int:

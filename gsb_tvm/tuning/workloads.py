@@ -9,7 +9,9 @@ from typing import Any, Protocol
 
 import numpy as np
 import tvm
-from tvm.ir import load_json, save_json
+from tvm import tirx
+from tvm.ir import Call, load_json, save_json
+from tvm_ffi import structural_walk
 
 from gsb_tvm.dialect.specs import decode
 from gsb_tvm.schedules import families
@@ -20,6 +22,9 @@ from gsb_tvm.targets import Profile, resolve
 from gsb_tvm.tuning.samples import Sample, sample
 
 _TOLERANCE = 2e-5  # of float kernels, whose sums and functions differ in their last digits
+_EDGES = 1e-4  # share of numbers that those may turn where there is something to turn them
+_COMPARISONS = (tirx.LT, tirx.LE, tirx.GT, tirx.GE, tirx.EQ, tirx.NE)
+_ROUNDING = {"floor", "ceil", "round", "nearbyint", "trunc"}
 
 
 class Workload(Protocol):
@@ -105,22 +110,49 @@ class Float:
         """Random inputs, and what the unscheduled PrimFunc makes of them; ``zeros`` is ignored."""
         func = load_json(self.source)
         inputs, outputs = float_kernels.signature(func)
-        arrays = [_numbers(rng, shape, dtype) for _, shape, dtype in inputs]
-        results = [np.zeros(shape, dtype) for _, shape, dtype in outputs]
-        tensors = [tvm.runtime.tensor(array) for array in (*arrays, *results)]
         module = tvm.IRModule({"main": func.with_attr("global_symbol", "main")})
-        tvm.compile(module, target=resolve("native").tvm_target())["main"](*tensors)
-        wanted = [tensor.numpy() for tensor in tensors[len(arrays) :]]
-        return Sample(arrays, wanted, [None] * len(wanted), _TOLERANCE)
+        main = tvm.compile(module, target=resolve("native").tvm_target())["main"]
+        for least in (-16, 1):  # above 0 where something is divided, or is no number otherwise
+            arrays = [_numbers(rng, shape, dtype, least) for _, shape, dtype in inputs]
+            results = [np.zeros(shape, dtype) for _, shape, dtype in outputs]
+            tensors = [tvm.runtime.tensor(array) for array in (*arrays, *results)]
+            main(*tensors)
+            wanted = [tensor.numpy() for tensor in tensors[len(arrays) :]]
+            if all(np.isfinite(array).all() for array in wanted):
+                break
+        edges = _EDGES if _has_edges(func) else 0.0
+        return Sample(arrays, wanted, [None] * len(wanted), _TOLERANCE, edges)
 
 
-def _numbers(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Any:
+def _numbers(rng: np.random.Generator, shape: tuple[int, ...], dtype: str, least: int) -> Any:
     """Eighths, whose sums of products are exact; whole numbers that may be indices are 0."""
     if dtype in ("int8", "uint8"):
         return rng.integers(0 if dtype[0] == "u" else -8, 8, shape).astype(dtype)
     if dtype.startswith("float"):
-        return (rng.integers(-16, 17, shape) / 8).astype(dtype)
+        return (rng.integers(least, 17, shape) / 8).astype(dtype)
     return np.zeros(shape, dtype)
+
+
+def _has_edges(func: Any) -> bool:
+    """Whether a PrimFunc compares floats or makes whole numbers of them."""
+    found: list[bool] = []
+    structural_walk(
+        func.body,
+        [
+            (_COMPARISONS, lambda node: found.append(_is_float(node.a))),
+            (tirx.Cast, lambda node: found.append(_is_float(node.value) and not _is_float(node))),
+            (Call, lambda node: found.append(_last_word(node) in _ROUNDING)),
+        ],
+    )
+    return any(found)
+
+
+def _last_word(call: Any) -> str:
+    return str(getattr(call.op, "name", "")).rpartition(".")[2]
+
+
+def _is_float(expr: Any) -> bool:
+    return str(expr.ty.dtype).startswith("float")
 
 
 @cache
