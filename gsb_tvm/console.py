@@ -42,7 +42,7 @@ def layer_table(rows: Sequence["Layer"]) -> Table:
     for row in rows:
         style = "green" if row.form == "packed" else "yellow"
         cells = [row.operator, row.name, " x ".join(map(str, row.shape)), row.form]
-        cells += [row.reason, row.kernel]
+        cells += [row.reason, f"{row.kernel}, tuned" if row.is_tuned else row.kernel]
         # Text, not str: rich would take brackets in a name for its markup.
         texts = [Text(cell, style if cell is row.form else "") for cell in cells]
         table.add_row(*texts, count(row.macs), count(row.bytes))

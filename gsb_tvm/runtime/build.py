@@ -71,11 +71,8 @@ class Code:
         assert len(described.outputs) == len(self.program.outputs)
         steps = tuple(meta.Step(step.kernel, step.layer) for step in self.program.steps)
         # Of several steps of a layer the last one is the product.
-        kinds = {step.layer: step.kind for step in steps if self.specs[step.kernel]}
-        layers = tuple(
-            msgspec.structs.replace(layer, kernel=kinds.get(layer.name, ""))
-            for layer in described.layers
-        )
+        products = {step.layer: step for step in steps if self.specs[step.kernel]}
+        layers = tuple(self._computed(layer, products) for layer in described.layers)
         found = msgspec.structs.replace(
             described,
             entry=self.name,
@@ -86,6 +83,13 @@ class Code:
             steps=steps,
         )
         return msgspec.structs.replace(metadata, programs=(found,))
+
+    def _computed(self, layer: meta.Layer, products: Mapping[str, meta.Step]) -> meta.Layer:
+        """A layer with the kernel that computes it."""
+        step = products.get(layer.name)
+        if step is None:
+            return layer
+        return msgspec.structs.replace(layer, kernel=step.kind, is_tuned=step.kernel in self.tuned)
 
 
 @dataclass(frozen=True)

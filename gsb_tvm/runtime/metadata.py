@@ -79,7 +79,8 @@ class Layer(msgspec.Struct, frozen=True):
     """One matmul-like operator of the model and what became of it.
 
     ``reason`` says why a layer is packed or was left in float; ``bytes`` counts its constants;
-    ``kernel`` is the kind of kernel that computes it, empty for one of TVM's making.
+    ``kernel`` is the kind of kernel that computes it, empty for one of TVM's making, and
+    ``is_tuned`` says that records of tuning chose its parameters.
     """
 
     name: str
@@ -90,6 +91,7 @@ class Layer(msgspec.Struct, frozen=True):
     macs: int
     bytes: int
     kernel: str = ""
+    is_tuned: bool = False
 
 
 class Step(msgspec.Struct, frozen=True, array_like=True):
