@@ -8,6 +8,7 @@ from statistics import median
 
 from gsb_tvm.dialect.errors import ToolchainError, UsageError
 from gsb_tvm.runtime.outfile import check_writable, write_file
+from gsb_tvm.schedules.choices import frozen
 from gsb_tvm.schedules.records import Key, Record
 
 _FORMATS = (".svg", ".png", ".pdf")
@@ -39,10 +40,10 @@ def best_by_trial(records: Sequence[Record]) -> list[float]:
 
     A trial is a choice that was not tried before; one that failed changes nothing.
     """
-    ratios: dict[tuple[tuple[str, object], ...], list[float]] = {}
+    ratios: dict[object, list[float]] = {}
     best: list[float] = []
     for record in records:
-        choice = tuple(sorted(record.choice.items()))
+        choice = frozen(record.choice)
         is_new = choice not in ratios
         ratios.setdefault(choice, []).extend(record.ratios)
         known = [median(found) for found in ratios.values() if found]

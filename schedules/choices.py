@@ -43,6 +43,11 @@ def distinct(rule: Any, space: Iterable[Any]) -> tuple[dict[str, Value], ...]:
     return tuple(found)
 
 
+def frozen(choice: Choice) -> tuple[tuple[str, Value], ...]:
+    """A choice as a key: equal for equal choices, in whatever order their parameters are."""
+    return tuple(sorted(choice.items()))
+
+
 def text_of(choice: Choice) -> str:
     """A choice for people."""
     return " ".join(f"{name}={value}" for name, value in choice.items()) or "as by rule"

@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 
 from gsb_tvm.dialect.errors import OutputError, UsageError
 from gsb_tvm.dialect.specs import encode
-from gsb_tvm.schedules.choices import Value
+from gsb_tvm.schedules.choices import Value, frozen
 from gsb_tvm.targets import Profile
 
 FORMAT = 1
@@ -320,7 +320,7 @@ def standings(records: Iterable[Record]) -> list[Standing]:
     """Standing of each choice of one kernel, in the order of their first records."""
     by_choice: dict[tuple[tuple[str, Value], ...], list[Record]] = {}
     for record in records:
-        by_choice.setdefault(tuple(sorted(record.choice.items())), []).append(record)
+        by_choice.setdefault(frozen(record.choice), []).append(record)
     return [_standing(found) for found in by_choice.values()]
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from gsb_tvm.schedules.choices import Choice
+from gsb_tvm.schedules.choices import Choice, frozen
 from gsb_tvm.schedules.records import Key, Record
 from gsb_tvm.tuning.workloads import Workload
 
@@ -47,9 +47,9 @@ class Task:
 
     def add(self, records: Iterable[Record]) -> None:
         """Take what records say about the task's choices; others are left out."""
-        places = {_frozen(choice): place for place, choice in enumerate(self.space)}
+        places = {frozen(choice): place for place, choice in enumerate(self.space)}
         for record in records:
-            place = places.get(_frozen(record.choice))
+            place = places.get(frozen(record.choice))
             if record.key != self.key or place is None:
                 continue
             if record.failure:
@@ -116,7 +116,3 @@ class Task:
         hope = _HOPE / (1 + self.trials / _RECENT)
         # Hope first: where the rule failed there may be no number to hold it against.
         return self.calls * self.best_seconds * max(hope, recent)
-
-
-def _frozen(choice: Choice) -> tuple[tuple[str, object], ...]:
-    return tuple(sorted(choice.items()))
