@@ -74,13 +74,13 @@ def _add_ports(parser: command.Parser, port: int) -> None:
 def _serve(args: argparse.Namespace) -> None:
     from gsb_tvm.tuning.serving import serve
 
-    serve(_listen(args), args.key, args.tracker, _say)
+    serve(_take_port(args), args.key, args.tracker, _say)
 
 
 def _track(args: argparse.Namespace) -> None:
     from gsb_tvm.tuning.serving import track
 
-    track(_listen(args), _say)
+    track(_take_port(args), _say)
 
 
 def _list(args: argparse.Namespace) -> None:
@@ -91,11 +91,11 @@ def _list(args: argparse.Namespace) -> None:
     command.require_stdout(lambda: (_print_json if args.json else _show)(found, looked))
 
 
-def _listen(args: argparse.Namespace) -> socket.socket:
-    from gsb_tvm.tuning.serving import is_open_to_others, listen, where
+def _take_port(args: argparse.Namespace) -> socket.socket:
+    from gsb_tvm.tuning.serving import is_open_to_others, take_port, where
 
     end = min(args.port + _MORE_PORTS, 65535) if args.port_end is None else args.port_end
-    sock = listen(args.host, args.port, end)
+    sock = take_port(args.host, args.port, end)
     if is_open_to_others(sock):
         port = sock.getsockname()[1]
         print(

@@ -30,8 +30,10 @@ _FIRST_WORD_S = 3.0
 _PR_SET_PDEATHSIG = 1  # Source: Linux, linux/prctl.h.
 
 
-def listen(host: str, port: int, port_end: int) -> socket.socket:
-    """Listen on the first free port from ``port`` to ``port_end``, both included.
+def take_port(host: str, port: int, port_end: int) -> socket.socket:
+    """Take the first free port from ``port`` to ``port_end``, both included.
+
+    Callers are refused until :func:`serve` or :func:`track` is ready for them.
 
     Raises
     ------
@@ -50,7 +52,6 @@ def listen(host: str, port: int, port_end: int) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         _keep_alive(sock)  # inherited by the connections that come: a client may lose its power
         _bind(sock, host, port, port_end)
-        sock.listen(_BACKLOG)
     except BaseException:
         sock.close()
         raise
@@ -58,12 +59,12 @@ def listen(host: str, port: int, port_end: int) -> socket.socket:
 
 
 def where(sock: socket.socket) -> str:
-    """Address of a listening socket."""
+    """Address of a socket here."""
     return text(sock.getsockname()[:2])
 
 
 def is_open_to_others(sock: socket.socket) -> bool:
-    """Whether a listening socket can be reached from other machines."""
+    """Whether a socket can be reached from other machines."""
     return not ipaddress.ip_address(sock.getsockname()[0].partition("%")[0]).is_loopback
 
 
@@ -78,7 +79,7 @@ def serve(
     Parameters
     ----------
     sock
-        From :func:`listen`; taken over.
+        From :func:`take_port`; taken over.
     key
         The name under which tuners ask for such a board.
     tracker
@@ -96,6 +97,7 @@ def serve(
     home = os.getcwd()
     farm = f", tracker {text(tracker)}" if tracker else ", without a tracker"
     with _until_stopped(), _Listener(fileno=sock.detach()) as listener:
+        listener.listen(_BACKLOG)
         say(f"serving {key} on {where(listener)}{farm}; Ctrl-C ends it")
         port = listener.getsockname()[1]
         while True:
@@ -112,7 +114,7 @@ def track(sock: socket.socket, say: Callable[[str], None]) -> None:
     Parameters
     ----------
     sock
-        From :func:`listen`; closed at the end.
+        From :func:`take_port`; closed at the end.
     say
         Called with a line when it is ready.
 
@@ -133,6 +135,7 @@ def track(sock: socket.socket, say: Callable[[str], None]) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     tracker.logger.setLevel(logging.ERROR)
     with _until_stopped(), sock:
+        sock.listen(_BACKLOG)
         say(f"tracking boards on {where(sock)}; Ctrl-C ends it")
         tracker._tracker_server(sock, base.random_key("tracker"))
 
