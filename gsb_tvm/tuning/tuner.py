@@ -32,6 +32,7 @@ _BETTER = 0.99  # share of the best time below which it is looked at again
 _PATIENCE = 8  # trials for each board that may be lost one after another
 _MOST_BUILDS = 16  # at a time: each takes some 100 MB
 _SLOWER = 20  # times the rule's kernel that a candidate may take before it is ended
+_RULE_CHANCES = 5  # a rule's trial may be lost but once less: the job needs its time
 _MOST_LOST = 2  # trials of a choice that may be lost before the job leaves it out
 _SCRATCH_BYTES = 256 << 20
 
@@ -170,18 +171,24 @@ class Tuner:
         for number, failure in self._builds(isolation, jobs):
             if failure is not None:
                 self._refuse(self.tasks[number], failure)
-        measured = [i for i, task in enumerate(self.tasks) if not task.rule_times]
-        calls = [
-            (Measure(self._bases[i], self._bases[i], self._place, self._copies(i), _SURE_PAIRS),)
-            for i in measured
-        ]
         seconds = self._place.longest_s(3 * self.plan.run_seconds)
         limits = Limits(seconds, self.plan.memory_bytes)
-        for order, outcome in isolation.calls(children.measure, calls, limits, self.plan.boards):
-            number = measured[order]
-            if isinstance(outcome, Failure):
-                self._refuse(self.tasks[number], outcome)
-            self._record(number, 0, outcome)
+        waiting = [i for i, task in enumerate(self.tasks) if not task.rule_times]
+        for chances in reversed(range(_RULE_CHANCES)):
+            calls = [(self._measurement(i, self._bases[i], _SURE_PAIRS),) for i in waiting]
+            again = []
+            for order, outcome in isolation.calls(
+                children.measure, calls, limits, self.plan.boards
+            ):
+                number = waiting[order]
+                if not isinstance(outcome, Failure):
+                    self._record(number, 0, outcome)
+                elif outcome.is_lost and not outcome.is_late and chances:
+                    self.progress.lost += 1
+                    again.append(number)
+                else:
+                    self._refuse(self.tasks[number], outcome)
+            waiting = again
 
     def _refuse(self, task: Task, failure: Failure) -> None:
         where = "gsb-tvm device list shows the boards" if failure.is_lost else "see gsb-tvm doctor"

@@ -1,8 +1,11 @@
 """A farm with an emulated board, and a job on it that goes on whatever is killed."""
 
+import json
 import multiprocessing
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -14,6 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gsb_tvm.dialect.errors import ExitCode
+from gsb_tvm.schedules.records import load
 from gsb_tvm.tuning.farm import Address
 from gsb_tvm.tuning.remote import BoardLost, KernelFailed, RemoteMachine, SessionExpired
 from tests.tuning import board, farms
@@ -176,10 +181,88 @@ def test_a_job_goes_on_whatever_is_killed(place: Place) -> None:
     farms.registered(place.tracker.address(), 3)
 
 
-def _kill(victim: farms.Served | None, job: Job) -> None:
+@dataclass
+class Tune:
+    """``gsb-tvm tune`` for one key, started again where it was killed."""
+
+    arguments: list[str]
+    end: float
+    process: Any = None
+
+    def start(self) -> None:
+        minutes = max(0.1, (self.end - time.monotonic()) / 60)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "gsb_tvm.tune", *self.arguments, "--minutes", f"{minutes:.2f}"],
+            cwd=board.ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def kill(self) -> None:
+        """Kill it in mid-flight, and start it anew."""
+        self.process.kill()
+        self.process.communicate()
+        self.start()
+
+    def keep_up(self) -> None:
+        """Start it anew where it found no tracker or no board, which it says at once."""
+        if self.process.poll() == ExitCode.USAGE:
+            self.process.communicate()
+            self.start()
+
+    def finish(self) -> dict[str, Any]:
+        """What the last of them says."""
+        farms.soon(lambda: self.keep_up() or self.process.poll() is not None, 300)
+        out, _ = self.process.communicate()
+        assert self.process.returncode == ExitCode.OK, out
+        return dict(json.loads(out))
+
+
+def test_tuning_goes_on_whatever_is_killed(place: Place, tmp_path: Path) -> None:
+    """Twenty kills of boards, of the tracker and of tuners; no candidate is blamed for one."""
+    rng = random.Random(2)
+    address = "{}:{}".format(*place.tracker.address())
+    end = time.monotonic() + 240
+    tunes = [
+        Tune([*target, "--key", key, "--tracker", address, "--records", records, "--json"], end)
+        for target, key, records in (
+            (["--target", "llvm", "-mcpu=haswell"], "x86", str(tmp_path / "x86.records")),
+            (["--target", "raspberry-pi/4b-aarch64"], "pi4", str(tmp_path / "pi4.records")),
+        )
+    ]
+    victims = [*place.servers, place.tracker, rng.choice(tunes)] * (KILLS // 5)
+    rng.shuffle(victims)
+    used = set()
+    for tune in tunes:
+        tune.start()
+    due = time.monotonic() + 30
+    while victims:
+        for tune in tunes:
+            tune.keep_up()
+        used |= {server.pid for server in place.servers if len(server.family()) > 1}
+        if time.monotonic() > due:
+            victim = victims.pop()
+            if isinstance(victim, Tune):
+                victim.kill()
+            else:
+                _kill(victim, None)
+            due = time.monotonic() + rng.uniform(2, 9)
+        time.sleep(0.02)
+    for tune, key in zip(tunes, ("x86", "pi4"), strict=True):
+        result = tune.finish()
+        assert result["lost"] <= KILLS
+        found = load(tmp_path / f"{key}.records")
+        assert not found.faults
+        assert [record.failure for record in found.records if record.failure] == []
+        assert len(found.records) >= result["trials"] > 15
+    assert used
+    farms.registered(place.tracker.address(), 3)
+
+
+def _kill(victim: farms.Served | None, job: Job | None) -> None:
     """Kill a trial, or a part of the farm and start it anew."""
     if victim is None:
-        if job.running:
+        if job and job.running:
             job.running[0][0].kill()
         return
     victim.end(signal.SIGKILL)
