@@ -12,11 +12,14 @@ import multiprocessing
 import os
 import resource
 import select
+import shutil
 import signal
 import socket
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -96,7 +99,11 @@ def serve(
     _tie_children()
     home = os.getcwd()
     farm = f", tracker {text(tracker)}" if tracker else ", without a tracker"
-    with _until_stopped(), _Listener(fileno=sock.detach()) as listener:
+    with (
+        _until_stopped(),
+        _Listener(fileno=sock.detach()) as listener,
+        _scratch_folder(where(listener)),
+    ):
         listener.listen(_BACKLOG)
         say(f"serving {key} on {where(listener)}{farm}; Ctrl-C ends it")
         port = listener.getsockname()[1]
@@ -207,6 +214,26 @@ def _keep_alive(sock: socket.socket) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _SILENT_S // 6)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _SILENT_S * 1000)
+
+
+@contextmanager
+def _scratch_folder(name: str) -> Iterator[None]:
+    """Let sessions have their files in a folder that the next server of this address empties.
+
+    A server that is killed leaves the files of its session.
+    """
+    path = Path(tempfile.gettempdir(), f"gsb-tvm-board-{os.getuid()}-{name}")
+    shutil.rmtree(path, ignore_errors=True)
+    try:
+        path.mkdir(mode=0o700)
+    except FileExistsError:  # of another user's making, who may not choose where files lie
+        path = Path(tempfile.mkdtemp())
+    tempfile.tempdir = str(path)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = None
+        shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -157,8 +158,13 @@ def test_a_server_that_is_killed_is_nobodys_fault(place: Place) -> None:
             with pytest.raises(BoardLost, match="has gone"):
                 run(machine, place.kernel("endless"))
     assert works(place)  # on the other one
+    host, port = server.address()
+    folder = Path(tempfile.gettempdir(), f"gsb-tvm-board-{os.getuid()}-{host}:{port}")
+    assert list(folder.glob("*/*.so"))
     server.end(signal.SIGKILL)
     server.start()
+    server.address()
+    assert not list(folder.iterdir())
 
 
 def test_a_server_that_hangs_is_nobodys_fault(
