@@ -171,9 +171,8 @@ def _place(args: argparse.Namespace, profile: Profile) -> tuple["Place", int]:
             )
         return Here(), 1
     from gsb_tvm.tuning.boards import boards_of
-    from gsb_tvm.tuning.tuner import RUN_SECONDS
 
-    return boards_of(args.tracker, args.key, RUN_SECONDS)
+    return boards_of(args.tracker, args.key, profile)
 
 
 def _host(args: argparse.Namespace) -> str:

@@ -73,7 +73,7 @@ def _ratio(isolation: Isolation, pair: Pair, profile: Profile, folder: Path) -> 
         each.mkdir(parents=True)
         job = Build(pair.task.workload, profile, choice, each, number)
         _need(isolation.call(children.build, [job], _LIMITS))
-    measure = Measure(folders[0], folders[1], Here(), pair.task.calls, _PAIRS)
+    measure = Measure(folders[0], folders[1], Here(), pair.task.calls, _PAIRS, _LIMITS.seconds)
     return 1 / _need(isolation.call(children.measure, [measure], _LIMITS)).ratio
 
 

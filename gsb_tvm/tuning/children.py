@@ -56,6 +56,8 @@ class Measure:
         from in a model of so many layers.
     pairs
         How many timings of each.
+    seconds
+        What all of it may take on the machine.
     """
 
     base: Path
@@ -63,6 +65,7 @@ class Measure:
     place: Place
     copies: int
     pairs: int
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ def measure(job: Measure) -> Timing:
     TrialLost
         The machine went away.
     """
-    with job.place.open() as machine:
+    with job.place.open(job.seconds) as machine:
         candidate = machine.load(job.candidate / LIBRARY)
         for name in _SAMPLES:
             _check(machine, candidate, _read(job.candidate / name))

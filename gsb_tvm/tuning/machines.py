@@ -53,8 +53,8 @@ class Machine(Protocol):
 class Place(Protocol):
     """How to get at a machine: plain data that travels to the process that uses it."""
 
-    def open(self) -> AbstractContextManager[Machine]:
-        """The machine, for as long as the context lasts."""
+    def open(self, seconds: float) -> AbstractContextManager[Machine]:
+        """The machine, for as long as the context lasts: ``seconds`` at most."""
 
     def longest_s(self, seconds: float) -> float:
         """How long a process may take, in seconds, that uses the machine for ``seconds``."""
@@ -64,8 +64,8 @@ class Place(Protocol):
 class Here:
     """The machine that runs the tuner; kernels run on its last CPU that the process may use."""
 
-    def open(self) -> "LocalMachine":
-        """The machine."""
+    def open(self, seconds: float) -> "LocalMachine":
+        """The machine; the process that uses it is ended by others."""
         return LocalMachine()
 
     def longest_s(self, seconds: float) -> float:

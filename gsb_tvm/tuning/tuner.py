@@ -31,16 +31,13 @@ _SURE_PAIRS = 75  # of one that seems to be the best
 _BETTER = 0.99  # share of the best time below which it is looked at again
 _PATIENCE = 8  # trials for each board that may be lost one after another
 _MOST_BUILDS = 16  # at a time: each takes some 100 MB
+_PASSES = 4  # over all sets of arguments beside the timings
 _SLOWER = 20  # times the rule's kernel that a candidate may take before it is ended
 _RULE_CHANCES = 5  # a rule's trial may be lost but once less: the job needs its time
 _MOST_LOST = 2  # trials of a choice that may be lost before the job leaves it out
 _SCRATCH_BYTES = 256 << 20
 
 _Call = TypeVar("_Call")
-
-
-RUN_SECONDS = 20.0
-"""What measuring takes at most before the measuring itself: loading, checking."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +55,7 @@ class Plan:
     boards
         Candidates that may be measured at the same time: more than one on a farm only.
     build_seconds, run_seconds, memory_bytes
-        What building and measuring a candidate may take, beside the measuring itself.
+        What building a candidate may take, and measuring one beside its calls.
     """
 
     trials: int | None
@@ -66,7 +63,7 @@ class Plan:
     seed: int = 0
     boards: int = 1
     build_seconds: float = 180.0
-    run_seconds: float = RUN_SECONDS
+    run_seconds: float = 20.0
     memory_bytes: int = 4 << 30
 
 
@@ -171,11 +168,11 @@ class Tuner:
         for number, failure in self._builds(isolation, jobs):
             if failure is not None:
                 self._refuse(self.tasks[number], failure)
-        seconds = self._place.longest_s(3 * self.plan.run_seconds)
-        limits = Limits(seconds, self.plan.memory_bytes)
+        seconds = 3 * self.plan.run_seconds
+        limits = Limits(self._place.longest_s(seconds), self.plan.memory_bytes)
         waiting = [i for i, task in enumerate(self.tasks) if not task.rule_times]
         for chances in reversed(range(_RULE_CHANCES)):
-            calls = [(self._measurement(i, self._bases[i], _SURE_PAIRS),) for i in waiting]
+            calls = [(self._measurement(i, self._bases[i], _SURE_PAIRS, seconds),) for i in waiting]
             again = []
             for order, outcome in isolation.calls(
                 children.measure, calls, limits, self.plan.boards
@@ -261,9 +258,12 @@ class Tuner:
         waiting = list(picked)
         while waiting:
             again = []
-            calls = [(self._measurement(n, folders[n, p], pairs),) for n, p in waiting]
-            slowest = max(self.tasks[n].rule_seconds * self._copies(n) for n, _ in waiting)
-            seconds = self.plan.run_seconds + _SLOWER * pairs * slowest
+            slowest = max(
+                self.tasks[n].rule_seconds * (pairs + _PASSES * self.tasks[n].calls)
+                for n, _ in waiting
+            )
+            seconds = self.plan.run_seconds + _SLOWER * slowest
+            calls = [(self._measurement(n, folders[n, p], pairs, seconds),) for n, p in waiting]
             limits = Limits(self._place.longest_s(seconds), self.plan.memory_bytes)
             for order, outcome in isolation.calls(
                 children.measure, self._while_time(calls), limits, self.plan.boards
@@ -274,11 +274,9 @@ class Tuner:
                 self._settle(number, place, outcome)
             waiting, pairs = again, _SURE_PAIRS
 
-    def _measurement(self, number: int, folder: Path, pairs: int) -> Measure:
-        return Measure(self._bases[number], folder, self._place, self._copies(number), pairs)
-
-    def _copies(self, number: int) -> int:
-        return self.tasks[number].calls
+    def _measurement(self, number: int, folder: Path, pairs: int, seconds: float) -> Measure:
+        copies = self.tasks[number].calls
+        return Measure(self._bases[number], folder, self._place, copies, pairs, seconds)
 
     def _is_promising(self, number: int, outcome: Timing | Failure) -> bool:
         if isinstance(outcome, Failure):

@@ -115,10 +115,10 @@ class Vanishing(Here):
 
     sign: Path = Path()
 
-    def open(self) -> LocalMachine:
+    def open(self, seconds: float) -> LocalMachine:
         if self.sign.exists():
             raise TrialLost("the board has gone")
-        return super().open()
+        return super().open(seconds)
 
 
 def test_a_job_ends_where_boards_have_gone_for_good(tmp_path: Path) -> None:
