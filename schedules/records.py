@@ -201,7 +201,7 @@ def append(path: Path, records: Sequence[Record]) -> None:
 
 
 def check_appendable(path: Path) -> None:
-    """Find out now whether records can be added later.
+    """Find out now whether records can be added later; makes the folder, but no file.
 
     Raises
     ------
@@ -209,8 +209,13 @@ def check_appendable(path: Path) -> None:
         The file cannot be written or locked.
     """
     _make_folder(path)
-    with _locked(path):
-        _append(path, b"")
+    with _naming(path):
+        if path.exists():
+            os.close(os.open(path, os.O_RDWR | os.O_APPEND))
+            with _locked(path):
+                pass
+        else:
+            tempfile.TemporaryFile(dir=path.parent).close()
 
 
 def rewrite(
@@ -251,23 +256,30 @@ def from_json(path: Path) -> list[Record]:
 
 
 def _make_folder(path: Path) -> None:
-    try:
+    with _naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as err:
-        raise OutputError(f"{path}: records cannot be written: {err.strerror}.") from err
 
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold the lock of a file of records, and turn the system's complaints into ours."""
     try:
-        with FileLock(f"{path}.lock", timeout=_LOCK_SECONDS):
+        with _naming(path), FileLock(f"{path}.lock", timeout=_LOCK_SECONDS):
             yield
     except Timeout as err:
         raise OutputError(
             f"{path}: locked by another process for {_LOCK_SECONDS:.0f} s. Stop that process, or "
             "take another file."
         ) from err
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turn the system's complaints about a file of records into ours."""
+    try:
+        yield
+    except Timeout:
+        raise
     except OSError as err:
         raise OutputError(f"{path}: records cannot be written: {err.strerror}.") from err
 

@@ -169,6 +169,19 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
         append(tmp_path / "file" / "new" / "records.txt", [made(0)])
 
 
+def test_whether_records_can_be_added_is_found_out_without_a_trace(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "records.txt"
+    records.check_appendable(path)
+    assert list(path.parent.iterdir()) == []
+    append(path, [made(0)])
+    before = path.read_bytes()
+    records.check_appendable(path)
+    assert path.read_bytes() == before
+    for bad in (tmp_path, path / "more", tmp_path / ("x" * 300), Path("/proc/records.txt")):
+        with pytest.raises(OutputError, match="records cannot be written: "):
+            records.check_appendable(bad)
+
+
 def test_a_lock_that_is_never_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(records, "_LOCK_SECONDS", 0.05)
     path = tmp_path / "records.txt"
