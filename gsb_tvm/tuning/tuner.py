@@ -127,6 +127,10 @@ class Tuner:
         OutputError
             Records or temporary files cannot be written.
         """
+        if all(task.rule_times for task in self.tasks) and (
+            self._is_done() or not self._worthwhile()
+        ):
+            return
         with scratch_folder(_SCRATCH_BYTES) as folder, Isolation() as isolation:
             self._measure_rules(isolation, folder)
             while not self._is_done():
