@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gsb_tvm.tuning.tuner import Tuner
 
 _MINUTES = 10.0
+_MOST_SEED = 2**31 - 2  # MetaSchedule's is one more
 _EPILOG = """\
 What is measured goes to the file of records at once: whatever ends the command, the next one goes
 on from there, and gsb-tvm compile takes each kernel's fastest choice from it.
@@ -49,7 +50,7 @@ def parser(prog: str) -> command.Parser:
     )
     add("--records", type=Path, metavar="FILE", help="default: in the user's cache folder")
     add("--batch", type=_whole, metavar="N", help="size of an open batch axis (default 1)")
-    add("--seed", type=int, default=0, metavar="N", help="of the search (default 0)")
+    add("--seed", type=_seed, default=0, metavar="N", help="of the search (default 0)")
     add(
         "--tracker",
         type=command.address,
@@ -67,12 +68,19 @@ def _whole(text: str) -> int:
     return int(text)
 
 
+def _seed(text: str) -> int:
+    """Read a seed that every generator of random numbers takes."""
+    if not text.isdecimal() or len(text) > 10 or int(text) > _MOST_SEED:
+        raise argparse.ArgumentTypeError(f'"{text}" is no whole number from 0 to {_MOST_SEED}')
+    return int(text)
+
+
 def _positive(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = 0.0
-    if not 0 < value < float("inf"):
+    if not 0 < 60 * value < float("inf"):
         raise argparse.ArgumentTypeError(f'"{text}" is no number above 0')
     return value
 
@@ -102,14 +110,14 @@ def _execute(args: argparse.Namespace, target: Sequence[str]) -> int:
     found = tasks(model, args.batch, profile)
     if not found:
         raise UsageError(f"{model}: no kernel of this model leaves a choice for {profile.name}.")
-    _recall(found, path)
+    notes = _recall(found, path)
     minutes = args.minutes or (None if args.trials else _MINUTES)
     seconds = None if minutes is None else max(0.0, 60 * minutes - (time.perf_counter() - start))
     plan = Plan(args.trials, seconds, args.seed, boards)
     with watched(found, profile, is_here=args.tracker is None, is_quiet=args.json) as view:
         tuner = Tuner(found, profile, place, path, plan, _host(args), view.changed)
         was_interrupted = _run(tuner)
-        result = report(tuner, view)
+        result = report(tuner, view, notes)
     if args.json:
         text = as_dict(result, profile, path, time.perf_counter() - start)
         command.require_stdout(lambda: print(json.dumps(text, indent=2)))
@@ -136,14 +144,17 @@ def _records(args: argparse.Namespace) -> Path:
     return path
 
 
-def _recall(found: Sequence[Any], path: Path) -> None:
-    """Tell tasks what is on record."""
+def _recall(found: Sequence[Any], path: Path) -> tuple[str, ...]:
+    """Tell tasks what is on record, and return what is wrong with the file."""
     from gsb_tvm.schedules.records import load
+    from gsb_tvm.tuned import complaints
 
-    if path.exists():
-        records = load(path).records
-        for task in found:
-            task.add(records)
+    if not path.exists():
+        return ()
+    loaded = load(path)
+    for task in found:
+        task.add(loaded.records)
+    return complaints(path, loaded)
 
 
 def _place(args: argparse.Namespace, profile: Profile) -> tuple["Place", int]:
@@ -197,6 +208,7 @@ def as_dict(result: "Report", profile: Profile, records: Path, seconds: float) -
         "rule_ms": result.rule_ms,
         "best_ms": result.best_ms,
         "kernels": [row.as_dict() for row in result.rows],
+        "notes": list(result.notes),
     }
 
 

@@ -5,9 +5,10 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from gsb_tvm import console
+from gsb_tvm import command, console
 from gsb_tvm.dialect.specs import decode
 from gsb_tvm.schedules.choices import text_of
 from gsb_tvm.step_work import Work, packed_work
@@ -17,11 +18,12 @@ from gsb_tvm.tuning.tasks import Task
 from gsb_tvm.tuning.workloads import Packed
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
 
     from gsb_tvm.tuning.tuner import Tuner
 
 _REFRESHES = 4  # of the live table, a second
+_GLANCE = (17, 21)  # columns of a name and a shape there
 _GAIN = 1.01  # over what was said last that is worth a line
 
 
@@ -88,17 +90,11 @@ class Report:
         return f"{self.trials}, {self.new} of them new; {self.failed} failed{lost}"
 
 
-def report(tuner: "Tuner", view: "View") -> Report:
-    """The report of a job as it stands."""
+def report(tuner: "Tuner", view: "View", notes: Sequence[str] = ()) -> Report:
+    """The report of a job as it stands; ``notes`` are what was found before."""
     tasks = tuner.tasks
     measured = [task for task in tasks if task.rule_times]
-    notes = (
-        []
-        if has_cost_model()
-        else [
-            "XGBoost is not installed: candidates were ranked at random. pip install gsb-tvm[tune]"
-        ]
-    )
+    search = "XGBoost is not installed: candidates were ranked at random. pip install gsb-tvm[tune]"
     return Report(
         tuple(_rows(tasks, view.ideals)),
         tuner.trials,
@@ -107,7 +103,7 @@ def report(tuner: "Tuner", view: "View") -> Report:
         tuner.progress.lost,
         1e3 * sum(task.calls * task.rule_seconds for task in measured),
         1e3 * sum(task.calls * task.best_seconds for task in measured),
-        tuple(notes),
+        (*notes, *([] if has_cost_model() else [search])),
     )
 
 
@@ -163,6 +159,29 @@ def table(rows: Sequence[Row]) -> "RenderableType":
         for row in rows
     ]
     return console.figures(titles, cells, texts=3)
+
+
+def _glance(rows: Sequence[Row]) -> "RenderableType":
+    """Rows without their choices, a line each on a terminal of 80 columns."""
+    made = console.figures(
+        ("kernel", "shape", "trials", "rule µs", "best µs", "gain", "share"),
+        [
+            [
+                row.name,
+                row.shape,
+                f"{row.trials}/{row.choices}",
+                _number(row.rule_us),
+                _number(row.best_us),
+                f"{row.gain:.2f}x" if row.best_us is not None else "",
+                "" if row.share is None else f"{row.share:.0%}",
+            ]
+            for row in rows
+        ],
+        texts=2,
+    )
+    for column, width in zip(made.columns, _GLANCE, strict=False):
+        column.no_wrap, column.max_width = True, width
+    return made
 
 
 def _number(value: float | None) -> str:
@@ -237,30 +256,29 @@ class _Lines(View):
             what = f"{task.rule_seconds * 1e6:.1f} µs by rule"
             if before is not None:
                 what = f"{task.best_seconds * 1e6:.1f} µs, {task.gain:.2f}x the rule"
-            print(
-                f"{passed:6.1f} s  trial {tuner.trials}: {task.name} {task.shape}: {what}",
-                flush=True,
-            )
+            line = f"{passed:6.1f} s  trial {tuner.trials}: {task.name} {task.shape}: {what}"
+            command.require_stdout(partial(print, line))
 
 
 class _Live(View):
     """A table on the terminal, drawn anew as it changes."""
 
-    def __init__(self, ideals: Ideals) -> None:
+    def __init__(self, ideals: Ideals, terminal: "Console") -> None:
         super().__init__(ideals)
-        from rich.console import Console
         from rich.live import Live
 
         self._tuner: Tuner | None = None
+        self._rows: tuple[Row, ...] = ()
         self.live = Live(
             get_renderable=self._drawn,
-            console=Console(stderr=True),
+            console=terminal,
             refresh_per_second=_REFRESHES,
             transient=True,
         )
 
     def changed(self, tuner: "Tuner") -> None:
-        """Remember what to draw."""
+        """Remember what to draw: the thread that draws must not look while tasks change."""
+        self._rows = tuple(_rows(tuner.tasks, self.ideals))
         self._tuner = tuner
 
     def _drawn(self) -> "RenderableType":
@@ -273,7 +291,8 @@ class _Live(View):
         left = tuner.seconds_left
         eta = "" if left is None else f", {_duration(left)} to go"
         status = f"trial {tuner.trials}{eta}: {tuner.progress.doing}"
-        return Group(table(tuple(_rows(tuner.tasks, self.ideals))), Text(""), Text(status))
+        # The table last: of what is higher than the terminal rich shows the first lines.
+        return Group(Text(status), Text(""), _glance(self._rows))
 
 
 def _duration(seconds: float) -> str:
@@ -289,7 +308,9 @@ def watched(
     """The view that fits: a live table on a terminal, else lines, or nothing where ``is_quiet``."""
     ideals = _ideals(tasks, profile) if is_here else Ideals()
     if sys.stderr.isatty() and sys.stdout.isatty():
-        live = _Live(ideals)
+        from rich.console import Console
+
+        live = _Live(ideals, Console(stderr=True))
         with live.live:
             yield live
     else:

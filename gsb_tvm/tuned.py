@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gsb_tvm.options import Options
-    from gsb_tvm.schedules.records import Record
+    from gsb_tvm.schedules.records import Loaded, Record
     from gsb_tvm.schedules.tunings import Tunings
     from gsb_tvm.targets import Profile
 
@@ -42,14 +42,16 @@ def known_tunings(profile: "Profile", options: "Options") -> tuple["Tunings", tu
     if options.by_rule:
         return Tunings(profile), ()
     path = options.records or records_path()
-    if options.records is None and not path.exists():
+    if options.records is None and not os.path.exists(path):  # wherever the variable points
         return Tunings(profile, _shipped()), ()
     found = load(path)
-    complaints: tuple[str, ...] = ()
-    if found.faults:
-        count = found.faults.total()
-        complaints = (f"{path}: {count} of its lines were skipped: see gsb-tvm db check.",)
-    return Tunings(profile, found.records, _shipped()), complaints
+    return Tunings(profile, found.records, _shipped()), complaints(path, found)
+
+
+def complaints(path: Path, found: "Loaded") -> tuple[str, ...]:
+    """Sentences about lines of a file that are no records."""
+    count = found.faults.total()
+    return (f"{path}: {count} of its lines were skipped: see gsb-tvm db check.",) if count else ()
 
 
 def _shipped() -> list["Record"]:
