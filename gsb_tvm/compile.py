@@ -53,13 +53,16 @@ def parser(prog: str) -> command.Parser:
         metavar="N[,N...]",
         help="size of an open batch axis (default 1), or several in one artefact, as in 1,2,4",
     )
-    add(
+    choosing = made.add_mutually_exclusive_group()
+    choosing.add_argument(
         "--records",
         type=Path,
         metavar="FILE",
         help="of gsb-tvm tune, to choose kernels by (default: in the user's cache folder)",
     )
-    add("--by-rule", action="store_true", help="choose all kernels by rule, none by records")
+    choosing.add_argument(
+        "--by-rule", action="store_true", help="choose all kernels by rule, none by records"
+    )
     add("--strict", action="store_true", help="fail if a binary operator is left in float")
     add("--no-verify", action="store_true", help="do not compare with ONNX Runtime")
     add("--json", action="store_true", help="print one JSON object on standard output")
@@ -145,7 +148,7 @@ def as_dict(result: "Result", seconds: float) -> dict[str, Any]:
             "rows": msgspec.to_builtins(rows),
         },
         "tuned": {
-            "kernels": len({name for each in result.programs for name in each.kernels}),
+            "kernels": sum(len(each.kernels) for each in result.programs),
             "rows": [
                 {"kernel": name, "choice": choice, "batch": each.batch}
                 for each in result.programs
