@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 
 from gsb_tvm.dialect.errors import UsageError
+from gsb_tvm.targets import resolve
 from gsb_tvm.tuning import remote
+from gsb_tvm.tuning.boards import boards_of
 from gsb_tvm.tuning.farm import Address, State, farm, look, require
 from gsb_tvm.tuning.remote import BoardLost, KernelFailed, RemoteMachine, SessionExpired
 from tests.tuning import farms
@@ -90,6 +92,16 @@ def test_a_kernel_runs_and_is_timed(place: Place) -> None:
         np.testing.assert_array_equal(machine.numpy(tensors[1]), 2 * ONES)
         assert 0 < machine.seconds(function, [tensors], 10) < 1
         assert machine.cpu()[1].startswith("x86_64")
+
+
+def test_boards_of_another_architecture_are_refused(place: Place) -> None:
+    tracker = place.address
+    _, count = boards_of(tracker, "x86", resolve("llvm -mcpu=haswell"))
+    assert count == 2
+    with pytest.raises(UsageError, match="x86_64"):
+        boards_of(tracker, "x86", resolve("llvm -mcpu=cortex-a72"))
+    with pytest.raises(UsageError, match="none"):
+        boards_of(tracker, "none", resolve("llvm -mcpu=haswell"))
 
 
 @pytest.mark.parametrize(("calls", "run"), [(1, 1), (3, 3), (7, 3)])
