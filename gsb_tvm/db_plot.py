@@ -45,7 +45,7 @@ def best_by_trial(records: Sequence[Record]) -> list[float]:
     for record in records:
         choice = frozen(record.choice)
         is_new = choice not in ratios
-        ratios.setdefault(choice, []).extend(record.ratios)
+        ratios.setdefault(choice, []).extend([record.ratio] if record.seconds else [])
         known = [median(found) for found in ratios.values() if found]
         if is_new:
             best.append(0.0)

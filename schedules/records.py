@@ -95,9 +95,11 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return median(self.seconds) if self.seconds else float("inf")
 
     @property
-    def ratios(self) -> tuple[float, ...]:
-        """Its times as shares of the rule's."""
-        return tuple(mine / its for mine, its in zip(self.seconds, self.rule, strict=True))
+    def ratio(self) -> float:
+        """Median of its times as shares of the rule's; infinite where it failed."""
+        if not self.seconds:
+            return float("inf")
+        return median(mine / its for mine, its in zip(self.seconds, self.rule, strict=True))
 
 
 @dataclass(frozen=True, order=True)
@@ -319,12 +321,21 @@ def _append(path: Path, data: bytes) -> None:
 
 @dataclass(frozen=True)
 class Standing:
-    """What records say of one choice: its time as a share of the rule's, and one of its records.
+    """What records say of one choice.
 
-    ``ratio`` is the median over all of them; infinite where one says that the choice failed.
+    Attributes
+    ----------
+    ratio
+        Its time as a share of the rule's, the median of its records' medians: each is of another
+        moment, and moments differ. Infinite where a record says that the choice failed.
+    moments
+        How many records there are.
+    record
+        One of them.
     """
 
     ratio: float
+    moments: int
     record: Record
 
 
@@ -338,9 +349,9 @@ def standings(records: Iterable[Record]) -> list[Standing]:
 
 def _standing(found: Sequence[Record]) -> Standing:
     if any(record.failure for record in found):
-        return Standing(float("inf"), found[-1])
+        return Standing(float("inf"), len(found), found[-1])
     longest = max(found, key=lambda record: len(record.seconds))
-    return Standing(median(ratio for record in found for ratio in record.ratios), longest)
+    return Standing(median(record.ratio for record in found), len(found), longest)
 
 
 def best(records: Iterable[Record]) -> dict[Key, Standing]:

@@ -6,6 +6,7 @@ from statistics import median
 
 from gsb_tvm.schedules.choices import Choice, frozen
 from gsb_tvm.schedules.records import Key, Record
+from gsb_tvm.schedules.tunings import MARGIN, PROVEN, is_proven
 from gsb_tvm.tuning.workloads import Workload
 
 _RECENT = 16  # trials over which progress is looked at
@@ -27,9 +28,10 @@ class Task:
     space
         Its choices, the rule's first.
     ratios
-        Times of each choice as shares of the rule's, by its place in the space.
+        Times of each choice as shares of the rule's, by its place in the space: one for each
+        moment at which it was measured.
     rule_times
-        Seconds of the rule's choice.
+        Seconds of the rule's choice, of all moments.
     failures
         Why choices must not be used.
     """
@@ -55,11 +57,10 @@ class Task:
             if record.failure:
                 self.failures[place] = record.failure
             else:
-                self.ratios.setdefault(place, []).extend(record.ratios)
-            if place == 0:
-                self.rule_times.extend(record.seconds)
+                self.ratios.setdefault(place, []).append(record.ratio)
+                self.rule_times.append(median(record.rule))
             if self.ratios:
-                self._bests.append(self.ratio(self.best))
+                self._bests.append(self.ratio(self.leader))
 
     def ratio(self, place: int) -> float:
         """Median share of the rule's time; infinite where a choice failed or is not known."""
@@ -80,13 +81,29 @@ class Task:
 
     @property
     def rule_seconds(self) -> float:
-        """Time of the rule's choice; not a number before it is measured."""
-        return median(self.rule_times) if self.rule_times else float("nan")
+        """Time of the rule's choice at the quietest moment; not a number before there is one."""
+        return min(self.rule_times, default=float("nan"))
+
+    @property
+    def leader(self) -> int:
+        """Place of what seems to be the fastest choice; the rule's among equals."""
+        return min(self.ratios, key=lambda place: (self.ratio(place), place), default=0)
 
     @property
     def best(self) -> int:
-        """Place of the fastest choice; the rule's among equals."""
-        return min(self.ratios, key=lambda place: (self.ratio(place), place), default=0)
+        """Place of the fastest choice that was measured often enough to replace the rule's."""
+        proven = [p for p in self.ratios if is_proven(self.ratio(p), len(self.ratios[p]))]
+        return min(proven, key=lambda place: (self.ratio(place), place), default=0)
+
+    def contenders(self, count: int) -> list[int]:
+        """Up to ``count`` choices that would be the best, had they been measured often enough."""
+        best = self.ratio(self.best) if self.best else MARGIN
+        found = [
+            place
+            for place, moments in self.ratios.items()
+            if place and len(moments) < PROVEN and self.ratio(place) <= best
+        ]
+        return sorted(found, key=lambda place: (self.ratio(place), place))[:count]
 
     @property
     def best_seconds(self) -> float:
@@ -96,7 +113,7 @@ class Task:
     @property
     def gain(self) -> float:
         """Time by rule over the best time; at least 1."""
-        return max(1.0, 1 / self.ratio(self.best)) if self.ratios else 1.0
+        return max(1.0, 1 / self.ratio(self.best)) if self.best else 1.0
 
     @property
     def is_exhausted(self) -> bool:
@@ -112,7 +129,7 @@ class Task:
         if self.is_exhausted or not self.rule_times:
             return 0.0
         before = self._bests[max(0, len(self._bests) - _RECENT)]
-        recent = 1 - self.ratio(self.best) / before
+        recent = 1 - self.ratio(self.leader) / before
         hope = _HOPE / (1 + self.trials / _RECENT)
         # Hope first: where the rule failed there may be no number to hold it against.
         return self.calls * self.best_seconds * max(hope, recent)

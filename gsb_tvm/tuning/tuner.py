@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
+from statistics import median
 from typing import Any, TypeVar
 
 from gsb_tvm.dialect.errors import ToolchainError
@@ -27,8 +28,11 @@ from gsb_tvm.tuning.tasks import Task
 
 _BATCH = 8  # proposals of a kernel at a time
 _PAIRS = 15  # timings of a candidate
-_SURE_PAIRS = 75  # of one that seems to be the best
-_BETTER = 0.99  # share of the best time below which it is looked at again
+_RULE_PAIRS = 75  # of a rule's kernel by itself
+_CONTENDERS = 3  # of a kernel that are measured again in each of its rounds
+_DISTURBED = 1.25  # times the rule's best time: a moment that says little
+_RETRIES = 2  # of a measurement at a moment that was disturbed
+_SEARCH = 0.85  # share of the time; then contenders are measured until they are proven or not
 _PATIENCE = 8  # trials for each board that may be lost one after another
 _MOST_BUILDS = 16  # at a time: each takes some 100 MB
 _PASSES = 4  # over all sets of arguments beside the timings
@@ -127,23 +131,37 @@ class Tuner:
         OutputError
             Records or temporary files cannot be written.
         """
-        if all(task.rule_times for task in self.tasks) and (
-            self._is_done() or not self._worthwhile()
+        if all(0 in task.ratios for task in self.tasks) and (
+            self._is_late(1.0) or not (self._goes_on() or self._contenders())
         ):
             return
         with scratch_folder(_SCRATCH_BYTES) as folder, Isolation() as isolation:
             self._measure_rules(isolation, folder)
-            while not self._is_done():
+            while self._goes_on():
                 chosen = self._worthwhile()
-                if not chosen:
-                    break
-                self._round(isolation, folder, chosen)
+                old = [(n, place) for n, place in self._contenders() if n in chosen]
+                self._round(isolation, folder, [*old, *self._proposals(chosen)])
+            while (old := self._contenders()) and not self._is_late(1.0):
+                self._round(isolation, folder, old)
 
-    def _is_done(self) -> bool:
-        if self.plan.trials is not None and self.trials >= self.plan.trials:
-            return True
+    def _goes_on(self) -> bool:
+        """Whether there is more to try, and time and trials for it."""
+        has_trials = self.plan.trials is None or self.trials < self.plan.trials
+        return has_trials and not self._is_late(_SEARCH) and bool(self._worthwhile())
+
+    def _is_late(self, share: float) -> bool:
+        """Whether so much of the plan's time has passed."""
         passed = time.monotonic() - self.progress.started
-        return self.plan.seconds is not None and passed >= self.plan.seconds
+        return self.plan.seconds is not None and passed >= share * self.plan.seconds
+
+    def _contenders(self) -> list[tuple[int, int]]:
+        """Tasks and choices that must be measured again before they may replace a rule's."""
+        return [
+            (number, place)
+            for number, task in enumerate(self.tasks)
+            for place in task.contenders(_CONTENDERS)
+            if self._lost.get((number, place), 0) < _MOST_LOST
+        ]
 
     def _worthwhile(self) -> list[int]:
         """Tasks of the next round: as many as keep all boards busy, the most promising first."""
@@ -174,9 +192,9 @@ class Tuner:
                 self._refuse(self.tasks[number], failure)
         seconds = 3 * self.plan.run_seconds
         limits = Limits(self._place.longest_s(seconds), self.plan.memory_bytes)
-        waiting = [i for i, task in enumerate(self.tasks) if not task.rule_times]
+        waiting = [i for i, task in enumerate(self.tasks) if 0 not in task.ratios]
         for chances in reversed(range(_RULE_CHANCES)):
-            calls = [(self._measurement(i, self._bases[i], _SURE_PAIRS, seconds),) for i in waiting]
+            calls = [(self._measurement(i, self._bases[i], _RULE_PAIRS, seconds),) for i in waiting]
             again = []
             for order, outcome in isolation.calls(
                 children.measure, calls, limits, self.plan.boards
@@ -198,11 +216,11 @@ class Tuner:
             f"Without it there is nothing to compare with; {where}."
         )
 
-    def _round(self, isolation: Isolation, folder: Path, chosen: Sequence[int]) -> None:
-        """Build a batch of candidates of each task, then measure them one by one."""
-        picked = [(n, place) for n in chosen for place in self._proposals(n)]
+    def _round(self, isolation: Isolation, folder: Path, picked: Sequence[tuple[int, int]]) -> None:
+        """Build candidates, given as tasks and choices, then measure them one by one."""
         folders = {each: folder / f"candidate{each[0]}-{each[1]}" for each in picked}
-        names = ", ".join(self.tasks[n].name for n in chosen)
+        chosen = sorted({number for number, _ in picked})
+        names = ", ".join(dict.fromkeys(self.tasks[n].name for n in chosen))
         try:
             self._show(f"building {names}")
             jobs = [(self._build(self.tasks[n], place, folders[n, place]),) for n, place in picked]
@@ -217,21 +235,26 @@ class Tuner:
         finally:
             for path in folders.values():
                 shutil.rmtree(path, ignore_errors=True)
-        for n in chosen:
-            results = self.tasks[n].results
-            self._searches[n].tell({p: results[p] for m, p in picked if m == n and p in results})
+        for number in chosen:
+            if number in self._searches:
+                results = self.tasks[number].results
+                told = {p: results[p] for n, p in picked if n == number and p in results}
+                self._searches[number].tell(told)
 
-    def _proposals(self, number: int) -> list[int]:
-        task = self.tasks[number]
-        if number not in self._searches:
-            search = Search(task.space, self.plan.seed, _BATCH)
-            search.tell(task.results)
-            self._searches[number] = search
-        count = _BATCH
-        if self.plan.trials is not None:
-            count = max(1, min(count, self.plan.trials - self.trials))
-        found = self._searches[number].propose(count)
-        return [p for p in found if self._lost.get((number, p), 0) < _MOST_LOST]
+    def _proposals(self, chosen: Sequence[int]) -> list[tuple[int, int]]:
+        """Tasks and choices to try next, no more than the plan has trials left."""
+        found: list[tuple[int, int]] = []
+        for number in chosen:
+            task = self.tasks[number]
+            if number not in self._searches:
+                search = Search(task.space, self.plan.seed, _BATCH)
+                search.tell(task.results)
+                self._searches[number] = search
+            for place in self._searches[number].propose(_BATCH):
+                if self._lost.get((number, place), 0) < _MOST_LOST:
+                    found.append((number, place))
+        left = None if self.plan.trials is None else self.plan.trials - self.trials
+        return found[:left]
 
     def _build(self, task: Task, place: int, folder: Path) -> Build:
         folder.mkdir()
@@ -247,9 +270,9 @@ class Tuner:
         limits = Limits(self.plan.build_seconds, self.plan.memory_bytes)
         yield from isolation.calls(children.build, jobs, limits, cores)
 
-    def _while_time(self, calls: Sequence[_Call]) -> Iterator[_Call]:
-        """Calls as long as the plan is not fulfilled: the last ones may be left out."""
-        return takewhile(lambda _call: not self._is_done(), calls)
+    def _while_time(self, calls: Iterable[_Call]) -> Iterator[_Call]:
+        """Calls as long as there is time: the last ones may be left out."""
+        return takewhile(lambda _call: not self._is_late(1.0), calls)
 
     def _measure(
         self,
@@ -257,36 +280,38 @@ class Tuner:
         picked: Sequence[tuple[int, int]],
         folders: dict[tuple[int, int], Path],
     ) -> None:
-        """Measure candidates; those that seem to be the best once more, and longer."""
-        pairs = _PAIRS
+        """Measure candidates; where the rule's kernel was slow meanwhile, once more."""
         waiting = list(picked)
-        while waiting:
+        for retries in reversed(range(_RETRIES + 1)):
+            if not waiting:
+                break
             again = []
             slowest = max(
-                self.tasks[n].rule_seconds * (pairs + _PASSES * self.tasks[n].calls)
+                self.tasks[n].rule_seconds * (_PAIRS + _PASSES * self.tasks[n].calls)
                 for n, _ in waiting
             )
             seconds = self.plan.run_seconds + _SLOWER * slowest
-            calls = [(self._measurement(n, folders[n, p], pairs, seconds),) for n, p in waiting]
+            calls = [(self._measurement(n, folders[n, p], _PAIRS, seconds),) for n, p in waiting]
             limits = Limits(self._place.longest_s(seconds), self.plan.memory_bytes)
             for order, outcome in isolation.calls(
                 children.measure, self._while_time(calls), limits, self.plan.boards
             ):
                 number, place = waiting[order]
-                if pairs == _PAIRS and self._is_promising(number, outcome):
+                if retries and self._was_disturbed(number, outcome):
                     again.append((number, place))
-                self._settle(number, place, outcome)
-            waiting, pairs = again, _SURE_PAIRS
+                else:
+                    self._settle(number, place, outcome)
+            waiting = again
+
+    def _was_disturbed(self, number: int, outcome: Timing | Failure) -> bool:
+        """Whether the rule's kernel took longer than it can."""
+        if isinstance(outcome, Failure):
+            return False
+        return median(outcome.base) > _DISTURBED * self.tasks[number].rule_seconds
 
     def _measurement(self, number: int, folder: Path, pairs: int, seconds: float) -> Measure:
         copies = self.tasks[number].calls
         return Measure(self._bases[number], folder, self._place, copies, pairs, seconds)
-
-    def _is_promising(self, number: int, outcome: Timing | Failure) -> bool:
-        if isinstance(outcome, Failure):
-            return False
-        task = self.tasks[number]
-        return outcome.ratio < _BETTER * task.ratio(task.best)
 
     def _settle(self, number: int, place: int, outcome: Timing | Failure) -> None:
         """Record what came of a trial; what says nothing about the candidate leaves no record."""
