@@ -319,6 +319,14 @@ def _append(path: Path, data: bytes) -> None:
         os.close(handle)
 
 
+PROVEN = 3
+"""Moments at which a choice must have been measured before it may replace the rule's.
+
+On a machine shared with others one moment may be worth nothing: beside a neighbour that uses AMX,
+AMX takes three times as long, and all that goes without it looks excellent.
+"""
+
+
 @dataclass(frozen=True)
 class Standing:
     """What records say of one choice.
@@ -338,6 +346,11 @@ class Standing:
     moments: int
     record: Record
 
+    @property
+    def is_proven(self) -> bool:
+        """Whether it was measured often enough."""
+        return self.moments >= PROVEN
+
 
 def standings(records: Iterable[Record]) -> list[Standing]:
     """Standing of each choice of one kernel, in the order of their first records."""
@@ -354,18 +367,23 @@ def _standing(found: Sequence[Record]) -> Standing:
     return Standing(median(record.ratio for record in found), len(found), longest)
 
 
+def _order(standing: Standing) -> tuple[bool, float]:
+    is_usable = standing.is_proven and standing.ratio < float("inf")
+    return not is_usable, standing.ratio
+
+
 def best(records: Iterable[Record]) -> dict[Key, Standing]:
     """Standing of the fastest choice of each kernel that has one which did not fail.
 
-    The first of equal ones. Kernels are in order of their keys, so that the same records give the
-    same answer.
+    Proven ones come before others, the first of equal ones. Kernels are in order of their keys, so
+    that the same records give the same answer.
     """
     by_key: dict[Key, list[Record]] = {}
     for record in records:
         by_key.setdefault(record.key, []).append(record)
     found = {}
     for key, group in sorted(by_key.items()):
-        standing = min(standings(group), key=lambda each: each.ratio)
+        standing = min(standings(group), key=_order)
         if standing.ratio < float("inf"):
             found[key] = standing
     return found

@@ -10,18 +10,6 @@ from gsb_tvm.targets import Profile
 MARGIN = 0.99
 """Share of the rule's time below which another choice is taken: less is noise."""
 
-PROVEN = 3
-"""Moments at which a choice must have been measured before it replaces the rule's.
-
-On a machine shared with others one moment may be worth nothing: beside a neighbour that uses AMX,
-AMX takes three times as long, and all that goes without it looks excellent.
-"""
-
-
-def is_proven(ratio: float, moments: int) -> bool:
-    """Whether a choice may replace the rule's, as far as times go."""
-    return moments >= PROVEN and ratio <= MARGIN
-
 
 @dataclass(frozen=True)
 class Tuned:
@@ -75,12 +63,15 @@ def _fastest(
     if not records:
         return None
     known = space()
-    places = [
+    measured = [each for each in standings(records) if each.record.choice in known]
+    if all(each.ratio == float("inf") for each in measured):
+        return None
+    proven = [
         (each.ratio, known.index(each.record.choice))
-        for each in standings(records)
-        if each.record.choice in known and is_proven(each.ratio, each.moments)
+        for each in measured
+        if each.is_proven and each.ratio <= MARGIN
     ]
-    if not places:
+    if not proven:
         return Tuned(known[0], 1.0)
-    ratio, place = min(places)
+    ratio, place = min(proven)
     return Tuned(known[place], 1 / ratio)

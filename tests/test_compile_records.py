@@ -1,7 +1,7 @@
 """``gsb-tvm compile`` by records of tuning: which are used, and what is said of them."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import pytest
 
 from gsb_tvm.extraction import tasks
 from gsb_tvm.schedules.choices import text_of
-from gsb_tvm.schedules.records import Record, append, to_line
+from gsb_tvm.schedules.records import PROVEN, Record, append, to_line
 from gsb_tvm.targets import resolve
 from gsb_tvm.tuning.tasks import Task
 from tests import tiny_models as tiny
@@ -22,6 +22,11 @@ OPEN: dict[str, Any] = {
     "shape": ("n", tiny.TOKENS, tiny.FEATURES),
     "out_shape": ("n", tiny.TOKENS, tiny.COLUMNS),
 }
+
+
+def often(path: Path, records: Sequence[Record]) -> None:
+    """Put on record what was measured at as many moments as it takes."""
+    append(path, [record for record in records for _ in range(PROVEN)])
 
 
 def record(task: Task, place: int, **changes: Any) -> Record:
@@ -79,7 +84,7 @@ def by_rule(gsb: CommandLine, tmp_path_factory: pytest.TempPathFactory) -> tuple
 def test_records_choose_and_the_artefact_says_so(
     gsb: CommandLine, folder: Path, found: list[Task], by_rule: tuple[bytes, bytes]
 ) -> None:
-    append(folder / "r.txt", [record(task, len(task.space) - 1) for task in found])
+    often(folder / "r.txt", [record(task, len(task.space) - 1) for task in found])
     done = gsb(folder, "compile", "m.onnx", "-o", "out.so", "--records", "r.txt", "--json")
     assert done.code == 0, done
     said = json.loads(done.out)
@@ -96,7 +101,7 @@ def test_records_choose_and_the_artefact_says_so(
 
 
 def test_what_is_said_to_people(gsb: CommandLine, folder: Path, found: list[Task]) -> None:
-    append(folder / "r.txt", [record(found[1], 1)])
+    often(folder / "r.txt", [record(found[1], 1)])
     done = compiled(gsb, folder, "--records", "r.txt")
     assert f"1 of 2 kernels by records: {found[1].name}" in done.out
     assert "note" not in done.out
@@ -106,7 +111,7 @@ def test_what_is_said_to_people(gsb: CommandLine, folder: Path, found: list[Task
 def test_float_kernels_are_counted_too(gsb: CommandLine, tmp_path: Path) -> None:
     """Of the demo model, all kernels at once."""
     some = tasks(_demo(), None, NATIVE)
-    append(tmp_path / "r.txt", [record(task, 1) for task in some])
+    often(tmp_path / "r.txt", [record(task, 1) for task in some])
     words = ("compile", "--no-verify", "-o", "out.so", "--records", "r.txt", "--json")
     done = gsb(tmp_path, *words)
     assert done.code == 0, done
@@ -151,7 +156,7 @@ def test_what_was_not_measured_for_this_leaves_the_rule(
     found: list[Task],
     by_rule: tuple[bytes, bytes],
 ) -> None:
-    append(folder / "r.txt", [record(task, 1, **CHANGES[change](task)) for task in found])
+    often(folder / "r.txt", [record(task, 1, **CHANGES[change](task)) for task in found])
     done = compiled(gsb, folder, "--records", "r.txt", "--json")
     assert json.loads(done.out)["tuned"]["rows"] == []
     assert json.loads(done.out)["notes"] == []
@@ -167,7 +172,7 @@ def test_an_empty_file_of_records_leaves_the_rule(
 
 
 def test_damaged_lines_are_noted(gsb: CommandLine, folder: Path, found: list[Task]) -> None:
-    good = to_line(record(found[0], 1))
+    good = PROVEN * to_line(record(found[0], 1))
     (folder / "r.txt").write_bytes(b"# mine\n" + good + to_line(record(found[1], 1))[:60])
     said = json.loads(compiled(gsb, folder, "--records", "r.txt", "--json").out)
     assert [row["choice"] for row in said["tuned"]["rows"]] == [text_of(found[0].space[1])]
@@ -198,7 +203,7 @@ def test_the_users_cache(
     compiled(gsb, folder, patch=cached(cache))
     assert artefact(folder) == by_rule
     assert not cache.exists()
-    append(cache / "tuned.records", [record(task, 1) for task in found])
+    often(cache / "tuned.records", [record(task, 1) for task in found])
     said = json.loads(compiled(gsb, folder, "--json", patch=cached(cache)).out)
     assert len(said["tuned"]["rows"]) == len(found)
     assert artefact(folder)[0] != by_rule[0]
@@ -221,7 +226,7 @@ def test_a_cache_that_cannot_be(
 def test_each_batch_has_its_own_kernels(gsb: CommandLine, tmp_path: Path) -> None:
     save(tmp_path, tiny.binary_linear(**OPEN))
     two = tasks(tiny.binary_linear(**OPEN), 2, NATIVE)
-    append(tmp_path / "r.txt", [record(task, 1) for task in two])
+    often(tmp_path / "r.txt", [record(task, 1) for task in two])
     done = compiled(gsb, tmp_path, "--batch", "1,2", "--records", "r.txt", "--json")
     said = json.loads(done.out)["tuned"]
     assert [row["batch"] for row in said["rows"]] == [2] * len(two)
@@ -232,7 +237,7 @@ def test_for_a_target_that_does_not_run_here(gsb: CommandLine, folder: Path) -> 
     profile = resolve("llvm -mcpu=cortex-a72")
     (first, *_) = tasks(tiny.binary_linear(), None, profile)
     here = msgspec.structs.replace(record(first, 1), cpu=NATIVE.mcpu)
-    append(folder / "r.txt", [record(first, 1), here])
+    often(folder / "r.txt", [record(first, 1), here])
     words = ("--target", "llvm", "-mcpu=cortex-a72", "--records", "r.txt", "--json")
     done = gsb(folder, "compile", "m.onnx", "-o", "out.so", "--no-verify", *words)
     if done.code == 4:

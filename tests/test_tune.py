@@ -15,7 +15,7 @@ from rich.console import Console
 from gsb_tvm import tune_table
 from gsb_tvm.extraction import tasks
 from gsb_tvm.models.demo import model_path
-from gsb_tvm.schedules.records import Record, append, load, to_line
+from gsb_tvm.schedules.records import PROVEN, Record, append, load, to_line
 from gsb_tvm.targets import missing_here, resolve
 from gsb_tvm.tune_table import Ideals, Row, report, table
 from gsb_tvm.tuning.tasks import Task
@@ -226,7 +226,7 @@ def job(found: list[Task]) -> Job:
     fresh = [Task(t.workload, t.name, t.shape, t.calls, t.key, t.space) for t in found]
     for task in fresh:
         task.add([record(task, 0, 1e-5)])
-    fresh[0].add([record(fresh[0], 1, 0.5e-5)])
+    fresh[0].add([record(fresh[0], 1, 0.5e-5)] * PROVEN)
     return Job(fresh)
 
 
@@ -324,7 +324,7 @@ def test_lines_say_what_is_new(job: Any, capsys: pytest.CaptureFixture[str]) -> 
     view.changed(job)
     assert capsys.readouterr().out == ""
     task = job.tasks[1]
-    task.add([record(task, 1, 0.25e-5)])
+    task.add([record(task, 1, 0.25e-5)] * PROVEN)
     view.changed(job)
     (line,) = capsys.readouterr().out.splitlines()
     assert line.endswith(f"trial 7: {task.name} {task.shape}: 2.5 µs, 4.00x the rule")

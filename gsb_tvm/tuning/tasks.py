@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from gsb_tvm.schedules.choices import Choice, frozen
-from gsb_tvm.schedules.records import Key, Record
-from gsb_tvm.schedules.tunings import MARGIN, PROVEN, is_proven
+from gsb_tvm.schedules.records import PROVEN, Key, Record
+from gsb_tvm.schedules.tunings import MARGIN
 from gsb_tvm.tuning.workloads import Workload
 
 _RECENT = 16  # trials over which progress is looked at
@@ -54,13 +54,15 @@ class Task:
             place = places.get(frozen(record.choice))
             if record.key != self.key or place is None:
                 continue
+            before = self.trials
             if record.failure:
                 self.failures[place] = record.failure
             else:
                 self.ratios.setdefault(place, []).append(record.ratio)
                 self.rule_times.append(median(record.rule))
             if self.ratios:
-                self._bests.append(self.ratio(self.leader))
+                kept = self._bests if self.trials > before else self._bests[:-1]
+                self._bests = [*kept, self.ratio(self.leader)]
 
     def ratio(self, place: int) -> float:
         """Median share of the rule's time; infinite where a choice failed or is not known."""
@@ -92,12 +94,20 @@ class Task:
     @property
     def best(self) -> int:
         """Place of the fastest choice that was measured often enough to replace the rule's."""
-        proven = [p for p in self.ratios if is_proven(self.ratio(p), len(self.ratios[p]))]
+        proven = [
+            place
+            for place, moments in self.ratios.items()
+            if len(moments) >= PROVEN and self.ratio(place) <= self._margin
+        ]
         return min(proven, key=lambda place: (self.ratio(place), place), default=0)
+
+    @property
+    def _margin(self) -> float:
+        return float("inf") if 0 in self.failures else MARGIN
 
     def contenders(self, count: int) -> list[int]:
         """Up to ``count`` choices that would be the best, had they been measured often enough."""
-        best = self.ratio(self.best) if self.best else MARGIN
+        best = self.ratio(self.best) if self.best else self._margin
         found = [
             place
             for place, moments in self.ratios.items()
@@ -126,7 +136,7 @@ class Task:
 
         Progress is what the last trials brought, or hope, which fades with the number of trials.
         """
-        if self.is_exhausted or not self.rule_times:
+        if self.is_exhausted or not self.rule_times or 0 not in self.results:
             return 0.0
         before = self._bests[max(0, len(self._bests) - _RECENT)]
         recent = 1 - self.ratio(self.leader) / before

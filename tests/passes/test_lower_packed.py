@@ -18,7 +18,7 @@ from gsb_tvm.passes.pack_attention import PackAttention
 from gsb_tvm.passes.pack_dense import PackDense
 from gsb_tvm.schedules.choices import text_of
 from gsb_tvm.schedules.families import space, version
-from gsb_tvm.schedules.records import Record, feature_set
+from gsb_tvm.schedules.records import PROVEN, Record, feature_set
 from gsb_tvm.schedules.tunings import Tunings
 from gsb_tvm.targets import resolve
 from gsb_tvm.testing import assert_leaves_alone, module_of, operators, run_module
@@ -138,7 +138,7 @@ def records(module, choose):
         named = {"kernel": encode(spec), "schedule": version(spec)}
         choice = choose(space(spec, PROFILE))
         found.append(Record(**named, **key, choice=choice, seconds=(1.0,), rule=(2.0,)))
-    return Tunings(PROFILE, found)
+    return Tunings(PROFILE, found * PROVEN)
 
 
 @pytest.mark.parametrize(("column_tile", "split"), [(128, "tokens"), (64, "columns")])

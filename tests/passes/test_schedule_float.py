@@ -11,7 +11,7 @@ from gsb_tvm.passes.pack_dense import PackDense
 from gsb_tvm.passes.schedule_float import ScheduleFloat
 from gsb_tvm.schedules import float as float_kernels
 from gsb_tvm.schedules.choices import text_of
-from gsb_tvm.schedules.records import Record, feature_set
+from gsb_tvm.schedules.records import PROVEN, Record, feature_set
 from gsb_tvm.schedules.tunings import Tunings
 from gsb_tvm.testing import module_of
 from tests.passes.graphs import const, quarters, recognised, through, two_level
@@ -81,7 +81,7 @@ def record(func, choice, seconds, **changes):
         "features": feature_set(PROFILE),
         "cpu": PROFILE.mcpu,
     }
-    return Record(**{**fields, **changes}, choice=dict(choice), seconds=(seconds,))
+    return Record(**{**fields, **changes}, choice=dict(choice), seconds=(seconds,), rule=(2e-6,))
 
 
 def tunable():
@@ -93,7 +93,7 @@ def tunable():
 
 
 def scheduled(module, records):
-    after = ScheduleFloat(PROFILE, Tunings(PROFILE, records))(module)
+    after = ScheduleFloat(PROFILE, Tunings(PROFILE, records * PROVEN))(module)
     (func,) = [each for each in kernels(after).values() if "tirx.is_scheduled" in each.attrs]
     return after, func
 

@@ -202,11 +202,13 @@ def test_the_fastest_of_each_kernel() -> None:
 
 
 def test_a_choice_counts_by_all_of_its_records() -> None:
-    lucky = made(1, seconds=(1e-6,), rule=(9e-6,))
-    sure = made(1, seconds=(6e-6,) * 5, rule=(8e-6,) * 5)
-    steady = made(2, seconds=(4e-6,) * 3, rule=(8e-6,) * 3)
-    (found,) = best([lucky, steady, sure]).values()
-    assert (found.record, found.ratio) == (steady, 0.5)
+    lucky = made(1, seconds=(1e-6,) * 5, rule=(9e-6,) * 5)
+    sure = made(1, seconds=(6e-6,), rule=(8e-6,))
+    steady = made(2, seconds=(4e-6,), rule=(8e-6,))
+    (found,) = best([lucky, *[steady] * 3, sure, sure]).values()
+    assert (found.record, found.ratio, found.moments) == (steady, 0.5, 3)
+    (found,) = best([lucky, steady, steady]).values()
+    assert (found.record, found.is_proven) == (lucky, False)
     assert best([lucky, msgspec.structs.replace(failed(1), made=2)]) == {}
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gsb_tvm.schedules.records import Record, feature_set
+from gsb_tvm.schedules.records import PROVEN, Record, feature_set
 from gsb_tvm.schedules.tunings import MARGIN, Tuned, Tunings
 from gsb_tvm.targets import resolve
 
@@ -30,7 +30,9 @@ def record(rows: int, *ratios: float, failure: str = "", **changes: Any) -> Reco
 
 
 def found(*sources: list[Record], version: int = 1) -> Tuned | None:
-    return Tunings(PROFILE, *sources).find(KERNEL, version, lambda: SPACE)
+    """What follows from records, each of which stands for as many moments as it takes."""
+    often = [source * PROVEN for source in sources]
+    return Tunings(PROFILE, *often).find(KERNEL, version, lambda: SPACE)
 
 
 def test_the_fastest_is_chosen() -> None:
@@ -150,3 +152,12 @@ def test_the_space_is_made_only_where_there_are_records() -> None:
 def test_its_length_is_the_number_of_kernels() -> None:
     more = [record(1, 0.5, kernel="B {}"), record(1, 0.5, cpu="broadwell", kernel="C {}")]
     assert len(Tunings(PROFILE, [record(1, 0.5), record(2, 0.5)], [record(1, 0.9), *more])) == 2
+
+
+def test_a_lucky_moment_is_not_enough() -> None:
+    lucky = [record(1, 0.1)] * (PROVEN - 1)
+    find = Tunings(PROFILE, [*lucky, *[record(2, 0.5)] * PROVEN]).find
+    tuned = find(KERNEL, 1, lambda: SPACE)
+    assert tuned is not None
+    assert tuned.choice == {"rows": 2}
+    assert Tunings(PROFILE, lucky).find(KERNEL, 1, lambda: SPACE) == BY_RULE
