@@ -114,7 +114,7 @@ def _execute(args: argparse.Namespace, target: Sequence[str]) -> int:
     elif result.artefact is None:
         command.require_stdout(lambda: print(result.module.script()))
     else:
-        command.require_stdout(lambda: _show(model, result, seconds))
+        command.require_stdout(lambda: _show(model, result, seconds, args))
     return 0
 
 
@@ -166,7 +166,7 @@ def as_dict(result: "Result", seconds: float) -> dict[str, Any]:
     }
 
 
-def _show(model: Path, result: "Result", seconds: float) -> None:
+def _show(model: Path, result: "Result", seconds: float, args: argparse.Namespace) -> None:
     from gsb_tvm import console
 
     rest = seconds - sum(result.seconds.values())
@@ -179,7 +179,7 @@ def _show(model: Path, result: "Result", seconds: float) -> None:
         ("model", str(model)),
         ("target", f"{result.profile.name}, {result.profile.mtriple}"),
         *([("batches", f"{batches}; the layers are those of the first")] if batches else []),
-        ("tuned", _tuned_text(result)),
+        ("tuned", _tuned_text(result, by_rule=args.by_rule)),
         ("artefact", f"{result.artefact}, {console.count(result.size_bytes)}B"),
         ("time", f"{seconds:.1f} s ({times})"),
         *((f"verify ({where})", f"{found.verdict}: {found.reason}") for where, found in checks),
@@ -189,10 +189,12 @@ def _show(model: Path, result: "Result", seconds: float) -> None:
     console.show(console.layer_table(result.layers), "", console.fields(pairs))
 
 
-def _tuned_text(result: "Result") -> str:
-    """How many kernels records chose, and which layers those compute."""
+def _tuned_text(result: "Result", *, by_rule: bool) -> str:
+    """How many kernels records chose, and which."""
     count = sum(len(each.kernels) for each in result.programs)
     tuned = [name for each in result.programs for name in each.tuned]
+    if by_rule:
+        return f"none of {count} kernels: --by-rule"
     if not tuned:
         return f"none of {count} kernels; gsb-tvm tune finds faster ones"
     return f"{len(tuned)} of {count} kernels by records: {', '.join(tuned)}"

@@ -41,7 +41,12 @@ def parser(prog: str) -> command.Parser:
     add = made.add_argument
     add("model", nargs="?", type=Path, metavar="MODEL", help="the ONNX file")
     add("--target", metavar="TARGET ...", help="what to tune for (as for gsb-tvm compile)")
-    add("--trials", type=_whole, metavar="N", help="in all, with those on record before")
+    add(
+        "--trials",
+        type=_whole,
+        metavar="N",
+        help="in all, with those on record before and one for each kernel's rule",
+    )
     add(
         "--minutes",
         type=_positive,
@@ -212,13 +217,17 @@ def as_dict(result: "Report", profile: Profile, records: Path, seconds: float) -
     }
 
 
+def _time(milliseconds: float) -> str:
+    return f"{milliseconds:.2f} ms" if milliseconds >= 1 else f"{milliseconds * 1e3:.2f} µs"
+
+
 def _show(result: "Report", profile: Profile, records: Path) -> None:
     from gsb_tvm import console
     from gsb_tvm.tune_table import table
 
     pairs = [
         ("target", f"{profile.name}, {profile.mtriple}"),
-        ("kernels", f"{result.rule_ms:.3f} ms a run by rule, {result.best_ms:.3f} ms at best"),
+        ("kernels", f"{_time(result.rule_ms)} a run by rule, {_time(result.best_ms)} at best"),
         ("trials", result.trials_text),
         ("records", f"{records}: gsb-tvm compile takes them from there"),
         *(("note", note) for note in result.notes),

@@ -50,6 +50,8 @@ class Row:
         where there is no limit to hold it against.
     choice
         The best, as text; empty for the rule's.
+    changes
+        What of it differs from the rule's.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Row:
     share: float | None
     of_limit: float | None
     choice: str
+    changes: str
 
     def as_dict(self) -> dict[str, Any]:
         """As one JSON object."""
@@ -126,7 +129,14 @@ def _rows(tasks: Sequence[Task], ideals: "Ideals") -> Iterator[Row]:
             task.calls * task.best_seconds / total if is_known else None,
             ideal / task.best_seconds if is_known and ideal is not None else None,
             text_of(task.space[task.best]) if task.best else "",
+            _changes(task),
         )
+
+
+def _changes(task: Task) -> str:
+    """Parameters of the best choice that differ from the rule's."""
+    rule, best = task.space[0], task.space[task.best]
+    return text_of({n: v for n, v in best.items() if rule.get(n) != v}) if task.best else ""
 
 
 def table(rows: Sequence[Row]) -> "RenderableType":
@@ -147,7 +157,7 @@ def table(rows: Sequence[Row]) -> "RenderableType":
         [
             row.name,
             row.shape,
-            row.choice or ("as by rule" if row.best_us is not None else ""),
+            row.changes or ("as by rule" if row.best_us is not None else ""),
             str(row.calls),
             f"{row.trials}/{row.choices}",
             _number(row.rule_us),

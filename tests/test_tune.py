@@ -342,7 +342,9 @@ def test_a_report_of_a_job_that_has_measured_nothing(found: list[Task]) -> None:
 
 
 def test_a_table_takes_names_literally() -> None:
-    row = Row("[red]a[/red]", "1 x 2", 1, 1, 2, 0, 1.0, 1.0, 1.0, 1.0, None, "way=[b]")
+    row = Row(
+        "[red]a[/red]", "1 x 2", 1, 1, 2, 0, 1.0, 1.0, 1.0, 1.0, None, "more way=[b]", "way=[b]"
+    )
     console = terminal(no_color=True)
     console.print(table([row]))
     assert "[red]a[/red]" in text(console)

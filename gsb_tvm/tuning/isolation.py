@@ -22,6 +22,8 @@ from multiprocessing.connection import Connection, wait
 from types import ModuleType
 from typing import Any
 
+from gsb_tvm.dialect.errors import OutputError
+
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _KILL_SECONDS = 5.0  # to wait for a process that was killed
 _PRELOADED = ["gsb_tvm.tuning.children"]
@@ -131,9 +133,16 @@ class Isolation:
         process = self._context.Process(
             target=_run, args=(sender, function, tuple(arguments), limits), daemon=True
         )
-        with _without_main():
-            process.start()
-        sender.close()
+        try:
+            with _without_main():
+                process.start()
+        except OSError as err:
+            raise OutputError(
+                f"no process for trials can be started ({err}). Where that is for a path that is "
+                "too long for a socket, set TMPDIR to a shorter folder."
+            ) from err
+        finally:
+            sender.close()
         deadline = time.monotonic() + limits.seconds
         self._children.append(_Child(number, process, receiver, limits, deadline))
 
