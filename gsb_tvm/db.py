@@ -32,7 +32,12 @@ def parser(prog: str) -> command.Parser:
     listed.add_argument("--json", action="store_true", help="print all of it as JSON")
     merged = verb("merge", _merge, "add the records of other files that are not there yet")
     merged.add_argument("other", type=Path, nargs="+", metavar="OTHER", help="files to read")
-    verb("prune", _prune, "keep each kernel's fastest choice and what failed, and no other line")
+    pruned = verb(
+        "prune", _prune, "keep each kernel's fastest choice and what failed, nothing else"
+    )
+    pruned.add_argument(
+        "--better", action="store_true", help="keep only choices that replace the rule's"
+    )
     plotted = verb("plot", _plot, "draw each kernel's best time by trial")
     plotted.add_argument("output", type=Path, metavar="OUTPUT", help="a picture: .svg, .png, .pdf")
     exported = verb("export", _export, "write the records as JSON, for other programs")
@@ -99,7 +104,7 @@ def _merge(args: argparse.Namespace) -> None:
 def _prune(args: argparse.Namespace) -> None:
     from gsb_tvm.schedules.records import rewrite
 
-    before, after = rewrite(args.file, _worth_keeping)
+    before, after = rewrite(args.file, _better if args.better else _worth_keeping)
     text = (
         f"{_records(len(after))} kept, {len(before.records) - len(after)} dropped, "
         f"{sum(before.faults.values())} other lines removed"
@@ -155,6 +160,19 @@ def _worth_keeping(found: Sequence["Record"]) -> list["Record"]:
 
     fastest = {key: each.record.choice for key, each in best(found).items()}
     return [r for r in found if r.failure or fastest.get(r.key) == r.choice]
+
+
+def _better(found: Sequence["Record"]) -> list["Record"]:
+    """All of each kernel's fastest choice, where it is proven and faster than the rule's."""
+    from gsb_tvm.schedules.records import best
+    from gsb_tvm.schedules.tunings import MARGIN
+
+    fastest = {
+        key: each.record.choice
+        for key, each in best(found).items()
+        if each.is_proven and each.ratio <= MARGIN
+    }
+    return [record for record in found if fastest.get(record.key) == record.choice]
 
 
 def _new(there: Sequence["Record"], found: Sequence["Record"]) -> list["Record"]:

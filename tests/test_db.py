@@ -174,3 +174,9 @@ def test_the_best_by_trial() -> None:
     sure = msgspec.structs.replace(lucky, seconds=(15e-6,) * 3, rule=(20e-6,) * 3)
     found = best_by_trial([*records, FAILED, lucky, sure])
     assert found == pytest.approx([1.0, 1.0, 0.5, 0.5, 0.5])
+
+
+def test_prune_to_what_replaces_the_rule(path: Path) -> None:
+    append(path, [FAST, FAST, made(19.9, kernel="Dense other"), made(8, choice={"rows": 1})])
+    assert main(["db", "prune", "--better", str(path)]) == 0
+    assert load(path).records == (FAST, FAST, FAST)
