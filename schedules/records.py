@@ -15,7 +15,7 @@ import os
 import tempfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -319,8 +319,11 @@ def _append(path: Path, data: bytes) -> None:
         os.close(handle)
 
 
+DISTURBED = 1.25
+"""Times the rule's best time on a host beyond which a moment is not quiet."""
+
 PROVEN = 3
-"""Moments at which a choice must have been measured before it may replace the rule's.
+"""Quiet moments at which a choice must have been measured before it may replace the rule's.
 
 On a machine shared with others one moment may be worth nothing: beside a neighbour that uses AMX,
 AMX takes three times as long, and all that goes without it looks excellent.
@@ -335,9 +338,10 @@ class Standing:
     ----------
     ratio
         Its time as a share of the rule's, the median of its records' medians: each is of another
-        moment, and moments differ. Infinite where a record says that the choice failed.
+        moment, and moments differ. Only quiet ones count, where there are any
+        (:func:`quiet_seconds`). Infinite where a record says that the choice failed.
     moments
-        How many records there are.
+        How many quiet ones there are.
     record
         One of them.
     """
@@ -354,17 +358,31 @@ class Standing:
 
 def standings(records: Iterable[Record]) -> list[Standing]:
     """Standing of each choice of one kernel, in the order of their first records."""
+    every = list(records)
+    quiet = quiet_seconds(every)
     by_choice: dict[tuple[tuple[str, Value], ...], list[Record]] = {}
-    for record in records:
+    for record in every:
         by_choice.setdefault(frozen(record.choice), []).append(record)
-    return [_standing(found) for found in by_choice.values()]
+    return [_standing(found, quiet) for found in by_choice.values()]
 
 
-def _standing(found: Sequence[Record]) -> Standing:
+def quiet_seconds(records: Iterable[Record]) -> dict[str, float]:
+    """Up to what time of the rule's kernel a moment was quiet: for each host, of one kernel."""
+    found: dict[str, float] = {}
+    for record in records:
+        if record.rule:
+            time = DISTURBED * median(record.rule)
+            found[record.host] = min(time, found.get(record.host, time))
+    return found
+
+
+def _standing(found: Sequence[Record], quiet: Mapping[str, float]) -> Standing:
     if any(record.failure for record in found):
-        return Standing(float("inf"), len(found), found[-1])
-    longest = max(found, key=lambda record: len(record.seconds))
-    return Standing(median(record.ratio for record in found), len(found), longest)
+        return Standing(float("inf"), 0, found[-1])
+    counted = [record for record in found if median(record.rule) <= quiet[record.host]]
+    longest = max(counted or found, key=lambda record: len(record.seconds))
+    ratio = median(record.ratio for record in counted or found)
+    return Standing(ratio, len(counted), longest)
 
 
 def _order(standing: Standing) -> tuple[bool, float]:

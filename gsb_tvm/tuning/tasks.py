@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from gsb_tvm.schedules.choices import Choice, frozen
-from gsb_tvm.schedules.records import PROVEN, Key, Record
+from gsb_tvm.schedules.records import Key, Record, Standing, standings
 from gsb_tvm.schedules.tunings import MARGIN
 from gsb_tvm.tuning.workloads import Workload
 
 _RECENT = 16  # trials over which progress is looked at
+_MOST_MOMENTS = 8  # that a choice is given to be measured at enough quiet ones
 _HOPE = 0.3  # share of its time that a kernel nobody has tuned is expected to lose
 
 
@@ -45,6 +46,8 @@ class Task:
     ratios: dict[int, list[float]] = field(default_factory=dict)
     rule_times: list[float] = field(default_factory=list)
     failures: dict[int, str] = field(default_factory=dict)
+    _records: list[Record] = field(default_factory=list)
+    _standings: dict[int, Standing] = field(default_factory=dict)
     _bests: list[float] = field(default_factory=list)
 
     def add(self, records: Iterable[Record]) -> None:
@@ -60,15 +63,18 @@ class Task:
             else:
                 self.ratios.setdefault(place, []).append(record.ratio)
                 self.rule_times.append(median(record.rule))
+            self._records.append(record)
+            self._standings = {
+                places[frozen(each.record.choice)]: each for each in standings(self._records)
+            }
             if self.ratios:
                 kept = self._bests if self.trials > before else self._bests[:-1]
                 self._bests = [*kept, self.ratio(self.leader)]
 
     def ratio(self, place: int) -> float:
-        """Median share of the rule's time; infinite where a choice failed or is not known."""
-        if place in self.failures or place not in self.ratios:
-            return float("inf")
-        return median(self.ratios[place])
+        """Share of the rule's time; infinite where a choice failed or is not known."""
+        found = self._standings.get(place)
+        return float("inf") if found is None else found.ratio
 
     @property
     def trials(self) -> int:
@@ -96,8 +102,8 @@ class Task:
         """Place of the fastest choice that was measured often enough to replace the rule's."""
         proven = [
             place
-            for place, moments in self.ratios.items()
-            if len(moments) >= PROVEN and self.ratio(place) <= self._margin
+            for place, each in self._standings.items()
+            if each.is_proven and each.ratio <= self._margin
         ]
         return min(proven, key=lambda place: (self.ratio(place), place), default=0)
 
@@ -110,8 +116,11 @@ class Task:
         best = self.ratio(self.best) if self.best else self._margin
         found = [
             place
-            for place, moments in self.ratios.items()
-            if place and len(moments) < PROVEN and self.ratio(place) <= best
+            for place, each in self._standings.items()
+            if place
+            and not each.is_proven
+            and each.ratio <= best
+            and len(self.ratios[place]) < _MOST_MOMENTS
         ]
         return sorted(found, key=lambda place: (self.ratio(place), place))[:count]
 

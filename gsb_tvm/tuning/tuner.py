@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from gsb_tvm.dialect.errors import ToolchainError
 from gsb_tvm.runtime.outfile import scratch_folder
-from gsb_tvm.schedules.records import Record, append
+from gsb_tvm.schedules.records import DISTURBED, Record, append
 from gsb_tvm.targets import Profile
 from gsb_tvm.tuning import children
 from gsb_tvm.tuning.children import Build, Measure, Timing
@@ -30,7 +30,6 @@ _BATCH = 8  # proposals of a kernel at a time
 _PAIRS = 15  # timings of a candidate
 _RULE_PAIRS = 75  # of a rule's kernel by itself
 _CONTENDERS = 3  # of a kernel that are measured again in each of its rounds
-_DISTURBED = 1.25  # times the rule's best time: a moment that says little
 _RETRIES = 2  # of a measurement at a moment that was disturbed
 _SEARCH = 0.85  # share of the time; then contenders are measured until they are proven or not
 _PATIENCE = 8  # trials for each board that may be lost one after another
@@ -307,7 +306,7 @@ class Tuner:
         """Whether the rule's kernel took longer than it can."""
         if isinstance(outcome, Failure):
             return False
-        return median(outcome.base) > _DISTURBED * self.tasks[number].rule_seconds
+        return median(outcome.base) > DISTURBED * self.tasks[number].rule_seconds
 
     def _measurement(self, number: int, folder: Path, pairs: int, seconds: float) -> Measure:
         copies = self.tasks[number].calls

@@ -17,7 +17,16 @@ from gsb_tvm.dialect.bits import Rows
 from gsb_tvm.dialect.errors import OutputError, UsageError
 from gsb_tvm.dialect.specs import Dense, Kind
 from gsb_tvm.schedules import records
-from gsb_tvm.schedules.records import Fault, Record, append, best, from_line, load, to_line
+from gsb_tvm.schedules.records import (
+    Fault,
+    Record,
+    append,
+    best,
+    from_line,
+    load,
+    standings,
+    to_line,
+)
 from gsb_tvm.targets import resolve
 
 
@@ -244,3 +253,13 @@ def test_the_key_of_a_spec() -> None:
     assert (key.schedule, key.cpu) == (3, "haswell")
     assert key != records.key_of(spec, 4, profile)
     assert key != records.key_of(spec, 3, resolve("llvm -mcpu=znver5"))
+
+
+def test_moments_that_were_not_quiet_do_not_count() -> None:
+    busy = made(1, seconds=(2e-6,), rule=(8e-6,))
+    quiet = made(1, seconds=(6e-6,), rule=(4e-6,))
+    (found,) = standings([*[busy] * 5, quiet])
+    assert (found.ratio, found.moments, found.is_proven) == (1.5, 1, False)
+    elsewhere = msgspec.structs.replace(busy, host="a slower machine")
+    (found,) = standings([*[elsewhere] * 3, quiet])
+    assert (found.ratio, found.is_proven) == (0.25, True)
