@@ -112,7 +112,8 @@ def test_a_source_may_say_that_the_rule_is_the_best() -> None:
     ("ratio", "rows"), [(MARGIN, 1), (MARGIN - 1e-3, 1), (MARGIN + 1e-3, 3), (1.0, 3), (1.5, 3)]
 )
 def test_less_than_the_margin_is_noise(ratio: float, rows: int) -> None:
-    tuned = found([record(3, 1.0), record(1, seconds=(ratio,), rule=(1.0,))])
+    rule = record(3, seconds=(1.0,), rule=(1.0,))
+    tuned = found([rule, record(1, seconds=(ratio,), rule=(1.0,))])
     assert tuned is not None
     assert tuned.choice == {"rows": rows}
     assert tuned.gain >= 1
