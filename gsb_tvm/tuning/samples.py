@@ -24,11 +24,15 @@ from gsb_tvm.dialect.specs import (
     Binarize,
     Dense,
     Kind,
+    Operand,
     Patches,
     ValuePlanes,
 )
 
 Array = npt.NDArray[Any]
+
+_LIVE = frozenset({"x", "image"})
+_LIVE_PLANES = frozenset({"a", "k", "p", "q", "v"})
 Random = np.random.Generator
 
 # Of set bits in GSB's masks beside the base, trained and untrained networks: mostly far below 1 %.
@@ -44,7 +48,8 @@ class Sample:
     ``decided`` holds for each output the bits that must agree (uint32, like the output), or None
     where all of it must. ``tolerance`` is that of floats, relative to the largest. ``edges`` is the
     share of numbers that may be others altogether: where something is compared or rounded, the last
-    digit of a sum may decide.
+    digit of a sum may decide. ``live`` are the places of inputs that a model computes just before
+    the call; its constants come from memory, each layer's from its own.
     """
 
     inputs: list[Array]
@@ -52,6 +57,7 @@ class Sample:
     decided: list[Array | None]
     tolerance: float = 0.0
     edges: float = 0.0
+    live: tuple[int, ...] = ()
 
 
 def sample(spec: Any, rng: Random, *, zeros: bool) -> Sample:
@@ -69,7 +75,17 @@ def sample(spec: Any, rng: Random, *, zeros: bool) -> Sample:
     if isinstance(spec, AttentionPlanes):
         assert decided[0] is not None
         decided[0] &= _clear_of_bounds(spec, dict(zip(named, inputs, strict=True)))
-    return Sample(inputs, outputs, decided)
+    live = tuple(n for n, (name, _, _) in enumerate(spec.inputs()) if _is_live(spec, name))
+    return Sample(inputs, outputs, decided, live=live)
+
+
+def _is_live(spec: Any, name: str) -> bool:
+    """Whether an input is no constant of the model."""
+    if isinstance(spec, Dense) and name.startswith("operand"):
+        return spec.steps[int(name.removeprefix("operand"))].operand is Operand.TENSOR
+    if isinstance(spec, BatchMatmul):
+        return not name.endswith("_scale")
+    return name in _LIVE or (name.partition("_")[0] in _LIVE_PLANES and not name.endswith("_scale"))
 
 
 def disagreement(sample: Sample, outputs: Sequence[Array]) -> str:

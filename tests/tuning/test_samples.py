@@ -11,7 +11,17 @@ import tvm
 from tvm.relax import op as R
 
 from gsb_tvm.dialect.bits import Rows
-from gsb_tvm.dialect.specs import AttentionPlanes, Dense, Kind, Patches, encode
+from gsb_tvm.dialect.specs import (
+    AttentionPlanes,
+    Binarize,
+    Compare,
+    Dense,
+    Kind,
+    Operand,
+    Patches,
+    Step,
+    encode,
+)
 from gsb_tvm.schedules.families import arranged
 from gsb_tvm.schedules.float import is_tunable
 from gsb_tvm.targets import resolve
@@ -281,3 +291,15 @@ def test_a_sample_is_written_and_read(name: str, tmp_path: Any) -> None:
     for mine, other in zip(found.decided, again.decided, strict=True):
         assert (mine is None) == (other is None)
         assert mine is None or np.array_equal(mine, other)
+
+
+def test_what_a_model_computes_is_live_and_its_constants_are_not() -> None:
+    rows = Rows(1, 5, 1, 40)
+    steps = (Step("mul", Operand.SCALAR), Step("add", Operand.COLUMN), Step("add", Operand.TENSOR))
+    spec = Dense(rows, Kind.MASKED, Kind.SIGN, 32, 32, steps)
+    names = [name for name, _, _ in spec.inputs()]
+    drawn = sample(spec, np.random.default_rng(0), zeros=False)
+    live = [names[place] for place in drawn.live]
+    assert live == ["a_bits", "a_nonzero", "a_zeros", "operand2"]
+    norm = Binarize(rows, Compare(Kind.SIGN), norm=True, shift=True)
+    assert sample(norm, np.random.default_rng(0), zeros=False).live == (0,)
