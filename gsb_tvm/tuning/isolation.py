@@ -13,6 +13,7 @@ import os
 import resource
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -25,6 +26,8 @@ from typing import Any
 from gsb_tvm.dialect.errors import OutputError
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_SHORT_FOLDER = "/tmp"
+_LONGEST_FOLDER = 70  # a socket's path has 107 bytes (unix(7)), of which names below take 35
 _KILL_SECONDS = 5.0  # to wait for a process that was killed
 _PRELOADED = ["gsb_tvm.tuning.children"]
 
@@ -134,7 +137,7 @@ class Isolation:
             target=_run, args=(sender, function, tuple(arguments), limits), daemon=True
         )
         try:
-            with _without_main():
+            with _without_main(), _short_folder():
                 process.start()
         except OSError as err:
             raise OutputError(
@@ -167,6 +170,18 @@ class Isolation:
             child.connection.close()
             self._children.remove(child)
             yield child.number, value
+
+
+@contextmanager
+def _short_folder() -> Iterator[None]:
+    """Let multiprocessing make its socket in ``/tmp`` where a path elsewhere would be too long."""
+    before = tempfile.tempdir
+    if len(tempfile.gettempdir()) > _LONGEST_FOLDER and os.access(_SHORT_FOLDER, os.W_OK):
+        tempfile.tempdir = _SHORT_FOLDER
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
 
 
 @contextmanager
