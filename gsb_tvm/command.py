@@ -9,6 +9,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -59,6 +60,15 @@ def batches(text: str) -> tuple[int, ...]:
     if not all(word.strip().isdecimal() and int(word) for word in words):
         raise argparse.ArgumentTypeError(f'"{text}" is no number above 0, nor several as in 1,2,4')
     return tuple(map(int, words))
+
+
+def model_or_demo(model: Path | None) -> Path:
+    """The model that is named, or else the one that comes with the package."""
+    if model is not None:
+        return model
+    from gsb_tvm.models.demo import model_path
+
+    return model_path()
 
 
 def address(text: str) -> tuple[str, int]:

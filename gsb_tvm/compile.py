@@ -87,11 +87,7 @@ def _execute(args: argparse.Namespace, target: Sequence[str]) -> int:
     from gsb_tvm.options import Options
 
     profile = resolve(target)
-    model = args.model
-    if model is None:
-        from gsb_tvm.models.demo import model_path
-
-        model = model_path()
+    model = command.model_or_demo(args.model)
     name = _library_name(args, model)
     suffix = ".so" if name is None else ""
     options = Options(

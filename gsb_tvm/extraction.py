@@ -5,7 +5,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from gsb_tvm.dialect.phases import SPEC
+from gsb_tvm.dialect.ops import is_call
+from gsb_tvm.dialect.phases import SPEC, attribute
 from gsb_tvm.dialect.specs import decode
 from gsb_tvm.dialect.work import shape_text
 from gsb_tvm.frontend.importer import load
@@ -35,7 +36,7 @@ def tasks(source: str | os.PathLike[str] | Any, batch: int | None, profile: Prof
     found = []
     for variable, count in calls.items():
         func = module[variable]
-        text = str((func.attrs or {}).get(SPEC, ""))
+        text = attribute(func, SPEC)
         if text:
             found.append(_task(Packed(text), variable, shape_text(decode(text)), count, profile))
         elif is_tunable(func):
@@ -58,5 +59,5 @@ def _called(module: Any) -> Iterator[Any]:
     """The kernel of each call of ``main``, in order."""
     for block in module["main"].body.blocks:
         for binding in block.bindings:
-            if getattr(getattr(binding.value, "op", None), "name", "") == "relax.call_tir":
+            if is_call(binding.value, "relax.call_tir"):
                 yield binding.value.args[0]

@@ -107,11 +107,7 @@ def _execute(args: argparse.Namespace, target: Sequence[str]) -> int:
     from gsb_tvm.tune_table import report, watched
     from gsb_tvm.tuning.tuner import Plan, Tuner
 
-    model = args.model
-    if model is None:
-        from gsb_tvm.models.demo import model_path
-
-        model = model_path()
+    model = command.model_or_demo(args.model)
     found = tasks(model, args.batch, profile)
     if not found:
         raise UsageError(f"{model}: no kernel of this model leaves a choice for {profile.name}.")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from gsb_tvm import command, console
 from gsb_tvm.dialect.specs import decode
-from gsb_tvm.schedules.choices import text_of
+from gsb_tvm.schedules.choices import Choice, text_of
 from gsb_tvm.step_work import Work, packed_work
 from gsb_tvm.targets import Profile
 from gsb_tvm.tuning.search import has_cost_model
@@ -206,30 +206,31 @@ class Ideals:
 
     def seconds(self, task: Task) -> float | None:
         """Seconds of a call at the limit of what its best choice counts with."""
-        work = _work(task)
+        work = _work(task, task.space[task.best])
         if work is None or work.limit not in self.by_limit:
             return None
         return work.amount / self.by_limit[work.limit]
 
 
-def _work(task: Task) -> Work | None:
+def _work(task: Task, choice: Choice) -> Work | None:
+    """Work of a packed operator, by what its kernel of a choice counts with."""
     if not isinstance(task.workload, Packed):
         return None
-    family = task.name.partition("_")[0] if task.name.startswith("dense") else task.name
-    method = task.space[task.best].get("method")
-    return packed_work(decode(task.workload.kernel), f"{family}_{method}" if method else family)
+    method = choice.get("method")  # of dense layers only
+    return packed_work(decode(task.workload.kernel), f"dense_{method}" if method else task.name)
 
 
 def _ideals(tasks: Sequence[Task], profile: Profile) -> Ideals:
     """Time the loops that kernels are held against, those of all methods."""
     from gsb_tvm.limits import prepared
 
-    works = []
-    for task in tasks:
-        if isinstance(task.workload, Packed):
-            methods = {choice.get("method") for choice in task.space}
-            spec = decode(task.workload.kernel)
-            works += [packed_work(spec, f"dense_{m}" if m else task.name) for m in methods]
+    methods = [{choice.get("method"): choice for choice in task.space} for task in tasks]
+    found = (
+        _work(task, choice)
+        for task, choices in zip(tasks, methods, strict=True)
+        for choice in choices.values()
+    )
+    works = {work for work in found if work is not None}
     limits = prepared(works, profile, 1)
     limits.measure()
     return Ideals(dict(limits.rates))

@@ -21,13 +21,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import msgspec
 from filelock import FileLock, Timeout
 
 from gsb_tvm.dialect.errors import OutputError, UsageError
-from gsb_tvm.dialect.specs import encode
 from gsb_tvm.schedules.choices import Value, frozen
 from gsb_tvm.targets import Profile
 
@@ -118,9 +116,9 @@ def feature_set(profile: Profile) -> str:
     return hashlib.sha256("\n".join(words).encode()).hexdigest()[:16]
 
 
-def key_of(spec: Any, schedule: int, profile: Profile) -> Key:
-    """Key of the records that serve ``spec`` on ``profile``."""
-    return Key(encode(spec), schedule, feature_set(profile), profile.mcpu)
+def key_of(kernel: str, schedule: int, profile: Profile) -> Key:
+    """Key of the records that serve a kernel on ``profile``."""
+    return Key(kernel, schedule, feature_set(profile), profile.mcpu)
 
 
 class Fault(StrEnum):

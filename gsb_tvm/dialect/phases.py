@@ -25,6 +25,11 @@ TUNED = "gsb.tuned"
 """Attribute of a kernel whose parameters come from records of tuning: the parameters as text."""
 
 
+def attribute(func: tirx.PrimFunc, name: str) -> str:
+    """An attribute of a kernel as text; "" where it has none of that name."""
+    return str((func.attrs or {}).get(name, ""))
+
+
 def statements(func: tirx.PrimFunc) -> list[Any]:
     """Statements of a kernel's root block, in order; none where it has no such block."""
     if not isinstance(func.body, s_tir.SBlockRealize):

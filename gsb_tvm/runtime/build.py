@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from gsb_tvm.dialect.errors import ToolchainError
-from gsb_tvm.dialect.phases import SPEC, TUNED
+from gsb_tvm.dialect.phases import SPEC, TUNED, attribute
 from gsb_tvm.runtime import metadata as meta
 from gsb_tvm.runtime.constants import Constants
 from gsb_tvm.runtime.descriptor import descriptor
@@ -220,13 +220,9 @@ def generate(
         entry(calls, planned, profile, name, launches=launches), profile
     )
     names = sorted({step.kernel for step in calls.steps})
-    specs = {name: _attribute(planned[name], SPEC) for name in names}
-    tuned = {name: text for name in names if (text := _attribute(planned[name], TUNED))}
+    specs = {name: attribute(planned[name], SPEC) for name in names}
+    tuned = {name: text for name in names if (text := attribute(planned[name], TUNED))}
     return Code(calls, constants, memory, specs, tuned, _object(compiled), name, compiled)
-
-
-def _attribute(func: Any, name: str) -> str:
-    return str((func.attrs or {}).get(name, ""))
 
 
 def data_blobs(constants: Constants, metadata: meta.Metadata) -> list[Blob]:

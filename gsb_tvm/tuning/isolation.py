@@ -7,7 +7,6 @@ however that ends: Linux kills a child with its parent (prctl(2), PR_SET_PDEATHS
 ends when the caller's end of a pipe closes.
 """
 
-import ctypes
 import multiprocessing
 import os
 import resource
@@ -24,8 +23,8 @@ from types import ModuleType
 from typing import Any
 
 from gsb_tvm.dialect.errors import OutputError
+from gsb_tvm.tuning.parents import die_with_parent
 
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _SHORT_FOLDER = "/tmp"
 _LONGEST_FOLDER = 70  # a socket's path has 107 bytes (unix(7)), of which names below take 35
 _KILL_SECONDS = 5.0  # to wait for a process that was killed
@@ -250,8 +249,7 @@ def _summary(err: Exception) -> str:
 def _confine(limits: Limits) -> None:
     """Put limits on this process, which has just been forked."""
     os.setsid()  # no signal of the terminal's, and one group to kill
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent()
     # The server ends when nobody holds this pipe any more, and each child begins with a copy.
     os.close(forkserver._forkserver._forkserver_alive_fd)  # type: ignore[attr-defined]
     if os.getppid() == 1:  # the server ended before

@@ -86,11 +86,6 @@ class Search:
             self._model,
         )
 
-    @property
-    def is_exhausted(self) -> bool:
-        """Whether every choice has been tried."""
-        return len(self._known) == len(self._space)
-
     def tell(self, results: Mapping[int, float | None]) -> None:
         """Take times of choices by their place in the space; None of failures.
 

@@ -4,7 +4,6 @@ TVM runs both in a worker process behind a handle. Run here in this process, a s
 that forks for each session; a session ends with it, however it ends.
 """
 
-import ctypes
 import errno
 import ipaddress
 import logging
@@ -25,12 +24,12 @@ from typing import Any
 
 from gsb_tvm.dialect.errors import ToolchainError, UsageError
 from gsb_tvm.tuning.farm import Address, connected, reason, text
+from gsb_tvm.tuning.parents import die_with_parent
 
 _BACKLOG = 128
 _RETRY_S = 1.0
 _SILENT_S = 30
 _FIRST_WORD_S = 3.0
-_PR_SET_PDEATHSIG = 1  # Source: Linux, linux/prctl.h.
 
 
 def take_port(host: str, port: int, port_end: int) -> socket.socket:
@@ -274,11 +273,10 @@ def _tie_children() -> None:
     A kernel that never returns would ignore a handler of Python's, and TVM's own for crashes
     prints a page for each.
     """
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
     server = os.getpid()
 
     def tie() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        die_with_parent()
         if os.getppid() != server:  # it died before the call
             os._exit(1)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGSEGV):

@@ -17,7 +17,7 @@ from gsb_tvm.dialect.specs import decode
 from gsb_tvm.schedules import families
 from gsb_tvm.schedules import float as float_kernels
 from gsb_tvm.schedules.choices import Choice, Value
-from gsb_tvm.schedules.records import Key, feature_set
+from gsb_tvm.schedules.records import Key, key_of
 from gsb_tvm.targets import Profile, resolve
 from gsb_tvm.tuning.samples import Sample, sample
 
@@ -50,7 +50,7 @@ class Workload(Protocol):
 
 def key(workload: Workload, profile: Profile) -> Key:
     """What its records have in common."""
-    return Key(workload.kernel, workload.version, feature_set(profile), profile.mcpu)
+    return key_of(workload.kernel, workload.version, profile)
 
 
 @dataclass(frozen=True)

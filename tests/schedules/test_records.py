@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from gsb_tvm.dialect.bits import Rows
 from gsb_tvm.dialect.errors import OutputError, UsageError
-from gsb_tvm.dialect.specs import Dense, Kind
+from gsb_tvm.dialect.specs import Dense, Kind, encode
 from gsb_tvm.schedules import records
 from gsb_tvm.schedules.records import (
     Fault,
@@ -249,10 +249,10 @@ def test_a_feature_set_is_of_what_code_may_use() -> None:
 def test_the_key_of_a_spec() -> None:
     spec = Dense(Rows(1, 198, 1, 384), Kind.SIGN, Kind.SIGN, 384, 64, ())
     profile = resolve("llvm -mcpu=haswell")
-    key = records.key_of(spec, 3, profile)
+    key = records.key_of(encode(spec), 3, profile)
     assert (key.schedule, key.cpu) == (3, "haswell")
-    assert key != records.key_of(spec, 4, profile)
-    assert key != records.key_of(spec, 3, resolve("llvm -mcpu=znver5"))
+    assert key != records.key_of(encode(spec), 4, profile)
+    assert key != records.key_of(encode(spec), 3, resolve("llvm -mcpu=znver5"))
 
 
 def test_moments_that_were_not_quiet_do_not_count() -> None:
