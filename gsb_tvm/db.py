@@ -11,7 +11,8 @@ from gsb_tvm import command
 from gsb_tvm.dialect.errors import UsageError
 
 if TYPE_CHECKING:
-    from gsb_tvm.schedules.records import Fault, Key, Loaded, Record, Standing
+    from gsb_tvm.schedules.records import Fault, Key, Loaded, Record
+    from gsb_tvm.schedules.standings import Standing
 
 
 def parser(prog: str) -> command.Parser:
@@ -71,7 +72,7 @@ def _check(args: argparse.Namespace) -> None:
 def _list(args: argparse.Namespace) -> None:
     from gsb_tvm import console
     from gsb_tvm.schedules.choices import text_of
-    from gsb_tvm.schedules.records import best
+    from gsb_tvm.schedules.standings import best
 
     found = _load(args.file)
     fastest, trials = best(found.records), Counter(record.key for record in found.records)
@@ -156,7 +157,7 @@ def _load(path: Path) -> "Loaded":
 
 def _worth_keeping(found: Sequence["Record"]) -> list["Record"]:
     """All of each kernel's fastest choice, and failures, which need not be tried again."""
-    from gsb_tvm.schedules.records import best
+    from gsb_tvm.schedules.standings import best
 
     fastest = {key: each.record.choice for key, each in best(found).items()}
     return [r for r in found if r.failure or fastest.get(r.key) == r.choice]
@@ -164,7 +165,7 @@ def _worth_keeping(found: Sequence["Record"]) -> list["Record"]:
 
 def _better(found: Sequence["Record"]) -> list["Record"]:
     """All of each kernel's fastest choice, where it is proven and faster than the rule's."""
-    from gsb_tvm.schedules.records import best
+    from gsb_tvm.schedules.standings import best
     from gsb_tvm.schedules.tunings import MARGIN
 
     fastest = {

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from gsb_tvm.schedules.choices import Choice, Value
-from gsb_tvm.schedules.records import Key, Record, feature_set, standings
+from gsb_tvm.schedules.records import Key, Record, feature_set
+from gsb_tvm.schedules.standings import standings
 from gsb_tvm.targets import Profile
 
 MARGIN = 0.99

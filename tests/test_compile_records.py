@@ -10,7 +10,8 @@ import pytest
 
 from gsb_tvm.extraction import tasks
 from gsb_tvm.schedules.choices import text_of
-from gsb_tvm.schedules.records import PROVEN, Record, append, to_line
+from gsb_tvm.schedules.records import Record, append, to_line
+from gsb_tvm.schedules.standings import PROVEN
 from gsb_tvm.targets import resolve
 from gsb_tvm.tuning.tasks import Task
 from tests import tiny_models as tiny

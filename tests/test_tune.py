@@ -15,7 +15,8 @@ from rich.console import Console
 from gsb_tvm import tune_table
 from gsb_tvm.extraction import tasks
 from gsb_tvm.models.demo import model_path
-from gsb_tvm.schedules.records import PROVEN, Record, append, load, to_line
+from gsb_tvm.schedules.records import Record, append, load, to_line
+from gsb_tvm.schedules.standings import PROVEN
 from gsb_tvm.targets import missing_here, resolve
 from gsb_tvm.tune_table import Ideals, Row, report, table
 from gsb_tvm.tuning.tasks import Task

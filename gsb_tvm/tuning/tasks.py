@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from gsb_tvm.schedules.choices import Choice, frozen
-from gsb_tvm.schedules.records import Key, Record, Standing, standings
+from gsb_tvm.schedules.records import Key, Record
+from gsb_tvm.schedules.standings import Standing, standings
 from gsb_tvm.schedules.tunings import MARGIN
 from gsb_tvm.tuning.workloads import Workload
 

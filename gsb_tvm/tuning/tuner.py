@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 
 from gsb_tvm.dialect.errors import ToolchainError
 from gsb_tvm.runtime.outfile import scratch_folder
-from gsb_tvm.schedules.records import DISTURBED, Record, append
+from gsb_tvm.schedules.records import Record, append
+from gsb_tvm.schedules.standings import DISTURBED
 from gsb_tvm.targets import Profile
 from gsb_tvm.tuning import children
 from gsb_tvm.tuning.children import Build, Measure, Timing

@@ -18,7 +18,8 @@ from gsb_tvm.passes.pack_attention import PackAttention
 from gsb_tvm.passes.pack_dense import PackDense
 from gsb_tvm.schedules.choices import text_of
 from gsb_tvm.schedules.families import space, version
-from gsb_tvm.schedules.records import PROVEN, Record, feature_set
+from gsb_tvm.schedules.records import Record, feature_set
+from gsb_tvm.schedules.standings import PROVEN
 from gsb_tvm.schedules.tunings import Tunings
 from gsb_tvm.targets import resolve
 from gsb_tvm.testing import assert_leaves_alone, module_of, operators, run_module

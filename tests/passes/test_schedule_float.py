@@ -11,7 +11,8 @@ from gsb_tvm.passes.pack_dense import PackDense
 from gsb_tvm.passes.schedule_float import ScheduleFloat
 from gsb_tvm.schedules import float as float_kernels
 from gsb_tvm.schedules.choices import text_of
-from gsb_tvm.schedules.records import PROVEN, Record, feature_set
+from gsb_tvm.schedules.records import Record, feature_set
+from gsb_tvm.schedules.standings import PROVEN
 from gsb_tvm.schedules.tunings import Tunings
 from gsb_tvm.testing import module_of
 from tests.passes.graphs import const, quarters, recognised, through, two_level

@@ -17,16 +17,8 @@ from gsb_tvm.dialect.bits import Rows
 from gsb_tvm.dialect.errors import OutputError, UsageError
 from gsb_tvm.dialect.specs import Dense, Kind, encode
 from gsb_tvm.schedules import records
-from gsb_tvm.schedules.records import (
-    Fault,
-    Record,
-    append,
-    best,
-    from_line,
-    load,
-    standings,
-    to_line,
-)
+from gsb_tvm.schedules.records import Fault, Record, append, from_line, load, to_line
+from gsb_tvm.schedules.standings import best, standings
 from gsb_tvm.targets import resolve
 
 

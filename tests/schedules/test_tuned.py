@@ -8,7 +8,8 @@ from gsb_tvm import schedules
 from gsb_tvm.dialect.specs import decode
 from gsb_tvm.schedules import families
 from gsb_tvm.schedules import float as float_kernels
-from gsb_tvm.schedules.records import best, feature_set, load
+from gsb_tvm.schedules.records import feature_set, load
+from gsb_tvm.schedules.standings import best
 from gsb_tvm.targets import resolve
 
 FILES = sorted((Path(schedules.__file__).parent / "tuned").glob("*.records"))

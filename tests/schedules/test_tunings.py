@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from gsb_tvm.schedules.records import PROVEN, Record, feature_set
+from gsb_tvm.schedules.records import Record, feature_set
+from gsb_tvm.schedules.standings import PROVEN
 from gsb_tvm.schedules.tunings import MARGIN, Tuned, Tunings
 from gsb_tvm.targets import resolve
 

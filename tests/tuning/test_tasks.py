@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from gsb_tvm.schedules.records import PROVEN, Key, Record
+from gsb_tvm.schedules.records import Key, Record
+from gsb_tvm.schedules.standings import PROVEN
 from gsb_tvm.tuning.tasks import Task
 from gsb_tvm.tuning.workloads import Packed
 
