@@ -3,7 +3,7 @@
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -160,7 +160,8 @@ def _worth_keeping(found: Sequence["Record"]) -> list["Record"]:
     from gsb_tvm.schedules.standings import best
 
     fastest = {key: each.record.choice for key, each in best(found).items()}
-    return [r for r in found if r.failure or fastest.get(r.key) == r.choice]
+    kept = _of_choices(found, fastest)
+    return [record for record in found if record.failure or record in kept]
 
 
 def _better(found: Sequence["Record"]) -> list["Record"]:
@@ -173,7 +174,18 @@ def _better(found: Sequence["Record"]) -> list["Record"]:
         for key, each in best(found).items()
         if each.is_proven and each.ratio <= MARGIN
     }
-    return [record for record in found if fastest.get(record.key) == record.choice]
+    return _of_choices(found, fastest)
+
+
+def _of_choices(
+    found: Sequence["Record"], choices: Mapping["Key", Mapping[str, object]]
+) -> list["Record"]:
+    """Records of a choice of some kernels, and those that tell which moments were quiet."""
+    from gsb_tvm.schedules.standings import quietest
+
+    kept = [record for record in found if choices.get(record.key) == record.choice]
+    quiet = [r for r in quietest([*kept, *found]) if r.key in choices]
+    return [record for record in found if record in kept or record in quiet]
 
 
 def _new(there: Sequence["Record"], found: Sequence["Record"]) -> list["Record"]:

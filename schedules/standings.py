@@ -64,6 +64,17 @@ def quiet_seconds(records: Iterable[Record]) -> dict[str, float]:
     return found
 
 
+def quietest(records: Iterable[Record]) -> list[Record]:
+    """For each kernel and host the record of the quietest moment, by which others are judged."""
+    found: dict[tuple[Key, str], Record] = {}
+    for record in records:
+        if record.rule:
+            known = found.setdefault((record.key, record.host), record)
+            if median(record.rule) < median(known.rule):
+                found[record.key, record.host] = record
+    return list(found.values())
+
+
 def _standing(found: Sequence[Record], quiet: Mapping[str, float]) -> Standing:
     if any(record.failure for record in found):
         return Standing(float("inf"), 0, found[-1])

@@ -12,6 +12,7 @@ from gsb_tvm.db_plot import best_by_trial
 from gsb_tvm.dialect.bits import Rows
 from gsb_tvm.dialect.specs import Dense, Kind, encode
 from gsb_tvm.schedules.records import Record, append, load, to_line
+from gsb_tvm.schedules.standings import best
 
 KERNEL = encode(Dense(Rows(1, 198, 1, 384), Kind.SIGN, Kind.SIGN, 1536, 64, ()))
 
@@ -180,3 +181,15 @@ def test_prune_to_what_replaces_the_rule(path: Path) -> None:
     append(path, [FAST, FAST, made(19.9, kernel="Dense other"), made(8, choice={"rows": 1})])
     assert main(["db", "prune", "--better", str(path)]) == 0
     assert load(path).records == (FAST, FAST, FAST)
+
+
+@pytest.mark.parametrize("better", [[], ["--better"]])
+def test_prune_keeps_what_tells_which_moments_were_quiet(path: Path, better: list[str]) -> None:
+    quiet = made(5, choice={"rows": 1}, rule=(5e-6,))
+    proof, loud = (made(3, rule=(micros * 1e-6,)) for micros in (6, 7))
+    append(path, [quiet, proof, proof, proof, loud])
+    before = best(load(path).records)[FAST.key]
+    assert before.moments == 3
+    assert main(["db", "prune", *better, str(path)]) == 0
+    assert best(load(path).records)[FAST.key] == before
+    assert SLOW not in load(path).records
