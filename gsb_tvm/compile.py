@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gsb_tvm import command
+from gsb_tvm.dialect.chosen import AS_BY_RULE
 from gsb_tvm.dialect.errors import UsageError
 from gsb_tvm.targets import resolve, take_target
 
@@ -188,12 +189,17 @@ def _show(model: Path, result: "Result", seconds: float, args: argparse.Namespac
 def _tuned_text(result: "Result", *, by_rule: bool) -> str:
     """How many kernels records chose, and which."""
     count = sum(len(each.kernels) for each in result.programs)
-    tuned = [name for each in result.programs for name in each.tuned]
+    known = [item for each in result.programs for item in each.tuned.items()]
+    tuned = [name for name, choice in known if choice != AS_BY_RULE]
     if by_rule:
         return f"none of {count} kernels: --by-rule"
-    if not tuned:
+    if not known:
         return f"none of {count} kernels; gsb-tvm tune finds faster ones"
-    return f"{len(tuned)} of {count} kernels by records: {', '.join(tuned)}"
+    named = f": {', '.join(tuned)}" if tuned else ""
+    confirmed = (
+        f"; the rule is best for {len(known) - len(tuned)}" if len(known) > len(tuned) else ""
+    )
+    return f"{len(tuned)} of {count} kernels by records{named}{confirmed}"
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from gsb_tvm.dialect.phases import SPEC, TUNED
 from gsb_tvm.dialect.specs import encode
 from gsb_tvm.passes.lay_out_columns import laid_out
 from gsb_tvm.passes.rewriting import Expr, Graph, rewrite_module
-from gsb_tvm.schedules.choices import text_of
 from gsb_tvm.schedules.families import arranged, kernel, space, variant, version
 from gsb_tvm.schedules.tunings import Tuned, Tunings
 from gsb_tvm.targets import Profile
@@ -80,5 +79,5 @@ class _Lowering:
         func = kernel(spec, profile, choice)
         func = func.with_attrs({"op_pattern": OPAQUE, SPEC: text, "tirx.noalias": True})
         if tuned is not None:
-            func = func.with_attr(TUNED, text_of(tuned.choice))
+            func = func.with_attr(TUNED, tuned.text)
         return graph.add_kernel(func.without_attr("global_symbol"), "_".join(filter(None, words)))

@@ -8,7 +8,6 @@ from tvm.ir.transform import Pass, PassContext, module_pass
 
 from gsb_tvm.dialect.phases import SPEC, TUNED
 from gsb_tvm.schedules import float as float_kernels
-from gsb_tvm.schedules.choices import text_of
 from gsb_tvm.schedules.tunings import Tunings
 from gsb_tvm.targets import Profile
 
@@ -44,4 +43,4 @@ def _scheduled(func: tirx.PrimFunc, profile: Profile, tunings: Tunings) -> tirx.
     )
     choice = None if tuned is None else tuned.choice
     scheduled: Any = float_kernels.schedule(func, profile, choice)
-    return scheduled if choice is None else scheduled.with_attr(TUNED, text_of(choice))
+    return scheduled if tuned is None else scheduled.with_attr(TUNED, tuned.text)

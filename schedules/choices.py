@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from gsb_tvm.dialect.chosen import AS_BY_RULE
+
 Value = int | float | str
 Choice = Mapping[str, Value]
 """Parameters of a kernel by name; those that are None are left out."""
@@ -50,4 +52,4 @@ def frozen(choice: Choice) -> tuple[tuple[str, Value], ...]:
 
 def text_of(choice: Choice) -> str:
     """A choice for people."""
-    return " ".join(f"{name}={value}" for name, value in choice.items()) or "as by rule"
+    return " ".join(f"{name}={value}" for name, value in choice.items()) or AS_BY_RULE

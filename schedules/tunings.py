@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from gsb_tvm.schedules.choices import Choice, Value
+from gsb_tvm.dialect.chosen import AS_BY_RULE
+from gsb_tvm.schedules.choices import Choice, Value, text_of
 from gsb_tvm.schedules.records import Key, Record, feature_set
 from gsb_tvm.schedules.standings import standings
 from gsb_tvm.targets import Profile
@@ -21,6 +22,11 @@ class Tuned:
 
     choice: Choice
     gain: float
+
+    @property
+    def text(self) -> str:
+        """The choice for people."""
+        return text_of(self.choice) if self.gain > 1 else AS_BY_RULE
 
 
 class Tunings:

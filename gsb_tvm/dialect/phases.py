@@ -22,7 +22,7 @@ SPEC = "gsb.spec"
 """Attribute of a packed operator's kernel: its specification as text."""
 
 TUNED = "gsb.tuned"
-"""Attribute of a kernel whose parameters come from records of tuning: the parameters as text."""
+"""Attribute of a kernel that records of tuning know: the parameters as text."""
 
 
 def attribute(func: tirx.PrimFunc, name: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from gsb_tvm.dialect.chosen import AS_BY_RULE
 from gsb_tvm.dialect.errors import ToolchainError
 from gsb_tvm.dialect.phases import SPEC, TUNED, attribute
 from gsb_tvm.runtime import metadata as meta
@@ -89,7 +90,8 @@ class Code:
         step = products.get(layer.name)
         if step is None:
             return layer
-        return msgspec.structs.replace(layer, kernel=step.kind, is_tuned=step.kernel in self.tuned)
+        is_tuned = self.tuned.get(step.kernel, AS_BY_RULE) != AS_BY_RULE
+        return msgspec.structs.replace(layer, kernel=step.kind, is_tuned=is_tuned)
 
 
 @dataclass(frozen=True)

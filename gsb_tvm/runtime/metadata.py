@@ -80,7 +80,7 @@ class Layer(msgspec.Struct, frozen=True):
 
     ``reason`` says why a layer is packed or was left in float; ``bytes`` counts its constants;
     ``kernel`` is the kind of kernel that computes it, empty for one of TVM's making, and
-    ``is_tuned`` says that records of tuning chose its parameters.
+    ``is_tuned`` says that records of tuning chose other parameters than the rule.
     """
 
     name: str
@@ -131,7 +131,8 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
         Each kernel's specification as :func:`gsb_tvm.dialect.specs.encode` writes it, empty for a
         float one.
     tuned
-        Of kernels whose parameters come from records of tuning, the parameters as text.
+        Of kernels that records of tuning know, their parameters as text, or
+        :data:`gsb_tvm.dialect.chosen.AS_BY_RULE`.
     """
 
     batch: _Extent = 0
