@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from gsb_tvm.targets.gpus import Gpu
+
 
 @dataclass(frozen=True)
 class Profile:
@@ -13,9 +15,10 @@ class Profile:
     name
         For people: the CPU as asked for ("cortex-a72"), "x86-64 baseline", or "native (znver5)".
     kind
-        TVM target kind; "llvm".
+        TVM target kind; "llvm" or "cuda".
     mtriple, mcpu
-        As LLVM takes them; never empty.
+        As LLVM takes them; never empty. Of CUDA those of the host, and so all that follows but
+        ``gpu``.
     mattr
         "+feature" sorted, then "-feature" sorted. The first name everything compiled code may
         use, also what ``mcpu`` implies, because TVM reads Arm features from here.
@@ -32,6 +35,8 @@ class Profile:
         Arm CPUs say so.
     required_features
         What a CPU that executes the code must have, as /proc/cpuinfo (x86) or HWCAP (Arm) names.
+    gpu
+        The GPU that kernels are for; None where they are for the CPU.
     """
 
     name: str
@@ -47,6 +52,7 @@ class Profile:
     num_cores: int
     out_of_order: bool
     required_features: tuple[str, ...]
+    gpu: Gpu | None = None
 
     @property
     def vector_bits(self) -> int:
@@ -97,6 +103,8 @@ class Profile:
     @property
     def target_string(self) -> str:
         """The target in full, as it may be typed after ``--target``."""
+        if self.gpu is not None:
+            return f"{self.kind} -arch={self.gpu.arch} -mtriple={self.mtriple}"
         words = [self.kind, f"-mtriple={self.mtriple}", f"-mcpu={self.mcpu}"]
         if self.mattr:
             words.append(f"-mattr={','.join(self.mattr)}")
@@ -106,6 +114,9 @@ class Profile:
         """Build the ``tvm.target.Target``: the only form in which a target reaches TVM."""
         from tvm.target import Target
 
+        if self.gpu is not None:
+            host = {"kind": "llvm", "mtriple": self.mtriple, "mcpu": self.mcpu}
+            return Target({"kind": self.kind, "arch": self.gpu.arch}, host=host)
         return Target(
             {
                 "kind": self.kind,

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from gsb_tvm.dialect.errors import TargetError
-from gsb_tvm.targets import arm32, boards, llvm
+from gsb_tvm.targets import arm32, boards, cuda, llvm
 from gsb_tvm.targets.devices import Device, device
 from gsb_tvm.targets.features import BASELINE, emitted, linux_names
 from gsb_tvm.targets.host import Host, host, missing
@@ -51,6 +51,12 @@ def resolve(spec: str | Mapping[str, object] | Sequence[str]) -> Profile:
 def resolve_for(request: Request, machine: Host) -> Profile:
     """Resolve ``request`` on ``machine``, which answers for "native" and for plain "llvm"."""
     request, label = _expand_head(request)
+    if request.head == "cuda":
+        return cuda.resolve_for(request, label, lambda: _host_arch(request, machine))
+    if request.arch:
+        raise TargetError(
+            f'target "{request.text}": -arch names a GPU, for kind cuda. Name a CPU with -mcpu=.'
+        )
     arch = _arch(request, machine)
     if request.mcpu == "native":
         return _native(request, machine)
@@ -71,19 +77,14 @@ def _expand_head(request: Request) -> tuple[Request, str]:
                 "Leave out -mcpu and -mtriple, or write llvm instead of native."
             )
         return replace(request, head="llvm", mcpu="native"), ""
-    if head == "cuda" or (head.startswith("nvidia/") and head in llvm.tags()):
-        raise TargetError(
-            f'target "{request.text}": CUDA code is not generated yet. '
-            'Use an llvm target, for example "native" or "llvm -mcpu=cortex-a72".'
-        )
-    if head == "llvm":
+    if head in ("llvm", "cuda"):
         return request, ""
     if head in boards.tags():
         return _expand_tag(request), head
     if head in llvm.kinds():
         raise TargetError(
             f'target "{request.text}": no code is generated for kind "{head}". '
-            'Use an llvm target, for example "native" or "llvm -mcpu=cortex-a72".'
+            'Use llvm or cuda, for example "native", "llvm -mcpu=cortex-a72", "cuda -arch=sm_90".'
         )
     if any(llvm.is_cpu(head, arch) for arch in llvm.TRIPLES):
         raise TargetError(
@@ -92,15 +93,19 @@ def _expand_head(request: Request) -> tuple[Request, str]:
     if arm32.is_meant(head):
         raise arm32.refused(request.text, head)
     cpus = [f"llvm -mcpu={name}" for arch in llvm.TRIPLES for name in llvm.cpus_64bit(arch)]
-    raise unknown(request.text, "kind or tag", head, ["llvm", "native", *boards.tags(), *cpus])
+    raise unknown(
+        request.text, "kind or tag", head, ["llvm", "native", "cuda", *boards.tags(), *cpus]
+    )
 
 
 def _expand_tag(request: Request) -> Request:
     config = boards.config(request.head)
+    if config.get("kind") == "cuda":
+        return cuda.expand_tag(request, config)
     if config.get("kind") != "llvm":
         raise TargetError(
             f'target "{request.text}": the tag is of kind "{config.get("kind")}", '
-            "for which no code is generated. Use a tag of kind llvm."
+            "for which no code is generated. Use a tag of kind llvm or cuda."
         )
     if request.mcpu or request.mtriple:
         raise TargetError(
@@ -148,6 +153,11 @@ def _arch(request: Request, machine: Host) -> str:
         )
     _check_cpu(request, fitting[0])
     return fitting[0]
+
+
+def _host_arch(request: Request, machine: Host) -> str:
+    """Architecture of the CPU beside a GPU."""
+    return _triple_arch(request) if request.mtriple else _arch(request, machine)
 
 
 def _triple_arch(request: Request) -> str:

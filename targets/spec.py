@@ -8,8 +8,8 @@ from difflib import SequenceMatcher
 
 from gsb_tvm.dialect.errors import TargetError
 
-OPTIONS = ("-mcpu", "-mtriple", "-mattr", "-num-cores")
-_KEYS = ("kind", "tag", "mcpu", "mtriple", "mattr", "num-cores")
+OPTIONS = ("-mcpu", "-mtriple", "-mattr", "-num-cores", "-arch")
+_KEYS = ("kind", "tag", "mcpu", "mtriple", "mattr", "num-cores", "arch")
 # Descriptions in what TVM's own Target.export() writes; they change no code that we generate.
 _DESCRIPTIVE = ("keys", "host", "device", "model")
 _SHOWN = 200  # characters of a user's text that a message repeats
@@ -29,6 +29,7 @@ class Request:
     mtriple: str = ""
     mattr: tuple[str, ...] = ()
     num_cores: int | None = None
+    arch: str = ""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -115,7 +116,7 @@ def _from_words(words: list[str], text: str) -> Request:
 
 def _takes_options(head: str) -> bool:
     """Whether options after ``head`` mean anything; for another kind the kind is the mistake."""
-    return head in ("llvm", "native") or "/" in head
+    return head in ("llvm", "native", "cuda") or "/" in head
 
 
 def _number(text: str, value: str) -> int:
@@ -146,6 +147,7 @@ def _from_mapping(config: Mapping[str, object], text: str) -> Request:
         _string(text, config, "mtriple"),
         _mattr(text, config.get("mattr", ())),
         _cores(text, config.get("num-cores")),
+        _string(text, config, "arch"),
     )
 
 
@@ -153,7 +155,7 @@ def _string(text: str, config: Mapping[str, object], key: str) -> str:
     value = config.get(key, "")
     if not isinstance(value, str):
         raise TargetError(f'target "{text}": {key} is {shown(repr(value))}, expected a string.')
-    if key in ("mcpu", "mtriple") and key in config and not value:
+    if key in ("mcpu", "mtriple", "arch") and key in config and not value:
         raise TargetError(f'target "{text}": {key} is empty. Leave it out or name one.')
     return value
 

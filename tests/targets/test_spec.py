@@ -55,7 +55,7 @@ def test_reads_every_option():
         (
             "llvm -mcp=haswell",
             'target "llvm -mcp=haswell": unknown option "-mcp". '
-            'Nearest names: "-mcpu", "-mtriple", "-num-cores".',
+            'Nearest names: "-mcpu", "-mtriple", "-arch".',
         ),
         (
             "llvm -mcpu=a -mcpu=b",
@@ -89,7 +89,7 @@ def test_reads_every_option():
         (
             '{"kind": "llvm", "cpu": "haswell"}',
             'target "{"kind": "llvm", "cpu": "haswell"}": unknown key "cpu". '
-            'Nearest names: "mcpu", "mtriple", "num-cores".',
+            'Nearest names: "mcpu", "arch", "mtriple".',
         ),
         ('{"mcpu": "haswell"}', 'target "{"mcpu": "haswell"}": no kind is given. '
          'Add "kind": "llvm".'),
