@@ -52,7 +52,7 @@ class _Lowering:
             return None
         spec = spec_of(value)
         tuned = self._find(spec)
-        wanted = arranged(spec, None if tuned is None else tuned.choice)
+        wanted = arranged(spec, self._profile, None if tuned is None else tuned.choice)
         args = laid_out(value.args, spec, wanted)
         if args is None:
             tuned, args = None, list(value.args)
@@ -66,7 +66,7 @@ class _Lowering:
         """What records say of a spec."""
         text, profile = encode(spec), self._profile
         if text not in self._tuned:
-            found = self._tunings.find(text, version(spec), lambda: space(spec, profile))
+            found = self._tunings.find(text, version(spec, profile), lambda: space(spec, profile))
             self._tuned[text] = found
         return self._tuned[text]
 
@@ -75,7 +75,7 @@ class _Lowering:
         profile = self._profile
         choice = None if tuned is None else tuned.choice
         words = (value.op.name.removeprefix("gsb."), variant(spec, profile, choice))
-        text = encode(arranged(spec, choice))
+        text = encode(arranged(spec, profile, choice))
         func = kernel(spec, profile, choice)
         func = func.with_attrs({"op_pattern": OPAQUE, SPEC: text, "tirx.noalias": True})
         if tuned is not None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 from gsb_tvm.dialect.specs import (
@@ -22,7 +23,14 @@ from gsb_tvm.schedules import (
     patches,
     value_planes,
 )
+from gsb_tvm.schedules.attention_planes import cuda as attention_planes_cuda
+from gsb_tvm.schedules.attention_value import cuda as attention_value_cuda
+from gsb_tvm.schedules.batch_matmul import cuda as batch_matmul_cuda
+from gsb_tvm.schedules.binarize import cuda as binarize_cuda
 from gsb_tvm.schedules.choices import Choice, Value, as_choice, as_parameters, distinct
+from gsb_tvm.schedules.dense import cuda as dense_cuda
+from gsb_tvm.schedules.patches import cuda as patches_cuda
+from gsb_tvm.schedules.value_planes import cuda as value_planes_cuda
 from gsb_tvm.targets import Profile
 
 
@@ -56,7 +64,7 @@ class Family:
     version: int = 1
 
 
-_FAMILIES: Mapping[type, Family] = {
+_ON_CPU: Mapping[type, Family] = {
     AttentionPlanes: Family(
         attention_planes.kernel,
         attention_planes.Parameters,
@@ -81,30 +89,50 @@ _FAMILIES: Mapping[type, Family] = {
 }
 
 
+def _of(family: ModuleType) -> Family:
+    """The family that a module writes for GPUs."""
+    return Family(family.kernel, family.Parameters, family.rule, family.space)
+
+
+_ON_GPU: Mapping[type, Family] = {
+    AttentionPlanes: _of(attention_planes_cuda),
+    AttentionValue: _of(attention_value_cuda),
+    BatchMatmul: _of(batch_matmul_cuda),
+    Binarize: _of(binarize_cuda),
+    Dense: _of(dense_cuda),
+    Patches: _of(patches_cuda),
+    ValuePlanes: _of(value_planes_cuda),
+}
+
+
+def _family(spec: Any, profile: Profile) -> Family:
+    return (_ON_CPU if profile.gpu is None else _ON_GPU)[type(spec)]
+
+
 def rule(spec: Any, profile: Profile) -> dict[str, Value]:
     """The choice by rule."""
-    return as_choice(_FAMILIES[type(spec)].rule(spec, profile))
+    return as_choice(_family(spec, profile).rule(spec, profile))
 
 
 def space(spec: Any, profile: Profile) -> tuple[dict[str, Value], ...]:
     """All choices that are worth trying, each once, the rule's first."""
-    family = _FAMILIES[type(spec)]
+    family = _family(spec, profile)
     return distinct(family.rule(spec, profile), family.space(spec, profile))
 
 
-def version(spec: Any) -> int:
+def version(spec: Any, profile: Profile) -> int:
     """Version of the schedules of the spec's family."""
-    return _FAMILIES[type(spec)].version
+    return _family(spec, profile).version
 
 
-def arranged(spec: Any, choice: Choice | None) -> Any:
+def arranged(spec: Any, profile: Profile, choice: Choice | None) -> Any:
     """The spec that the kernel of a choice is for: constants may be laid out in another way.
 
     Nothing else differs. Without a choice the spec itself.
     """
     if choice is None:
         return spec
-    family = _FAMILIES[type(spec)]
+    family = _family(spec, profile)
     return family.arranged(spec, as_parameters(choice, family.parameters))
 
 
@@ -114,10 +142,10 @@ def kernel(spec: Any, profile: Profile, choice: Choice | None = None) -> Any:
     ``choice`` is one of :func:`space`, and inputs are then those of :func:`arranged`; without it
     the rule's.
     """
-    family = _FAMILIES[type(spec)]
+    family = _family(spec, profile)
     chosen = rule(spec, profile) if choice is None else choice
     parameters: Any = as_parameters(chosen, family.parameters)
-    return family.kernel(arranged(spec, choice), profile, parameters)
+    return family.kernel(arranged(spec, profile, choice), profile, parameters)
 
 
 def variant(spec: Any, profile: Profile, choice: Choice | None = None) -> str:

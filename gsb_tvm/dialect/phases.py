@@ -21,6 +21,12 @@ PHASE = "gsb.phase"
 SPEC = "gsb.spec"
 """Attribute of a packed operator's kernel: its specification as text."""
 
+STATE = "state_"
+"""Begins the names of buffers of a CUDA kernel that are zero before and behind every call."""
+
+SYNCHRONIZED = "gsb.synchronized"
+"""Attribute of a CUDA kernel that says itself where threads wait for each other."""
+
 TUNED = "gsb.tuned"
 """Attribute of a kernel that records of tuning know: the parameters as text."""
 

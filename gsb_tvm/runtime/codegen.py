@@ -30,16 +30,17 @@ def compile_entry(entry: Entry, profile: Profile) -> tuple[Any, Memory]:
     return code, Memory(entry.part_base, part_bytes)
 
 
-def lowering() -> Any:
+def lowering(*disabled: str) -> Any:
     """The context in which TVM lowers kernels: buffers keep their sizes.
 
-    Kernels allocate what they use. To find out that there is nothing to cut off, TVM takes a time
-    that grows faster than their buffers: 20 of the 56 s of a DeiT-Small for the Cortex-A72. Nor
-    does it see what is written through a pointer, as by the trails of Neon's tables.
+    The passes ``disabled`` are left out, too. Kernels allocate what they use. To find out that
+    there is nothing to cut off, TVM takes a time that grows faster than their buffers: 20 of the
+    56 s of a DeiT-Small for the Cortex-A72. Nor does it see what is written through a pointer, as
+    by the trails of Neon's tables.
     """
     import tvm
 
-    return tvm.transform.PassContext(disabled_pass=["s_tir.CompactBufferAllocation"])
+    return tvm.transform.PassContext(disabled_pass=["s_tir.CompactBufferAllocation", *disabled])
 
 
 def _place_scratch(module: IRModule, base: int) -> tuple[IRModule, int]:
@@ -71,7 +72,7 @@ class _Scratch:
             if (size := allocated_bytes(statement.buffer)) >= _STACK_BYTES:
                 self.offsets[statement.buffer] = self.size
                 self.size += aligned(size)
-        for child in _children(statement):
+        for child in children(statement):
             self.find(child)
 
     def place(self, func: tirx.PrimFunc, base: int, stride: int) -> tirx.PrimFunc:
@@ -87,7 +88,8 @@ class _Scratch:
         return func.with_body(tirx.SeqStmt([declared, _rewritten(func.body, replaced)]))
 
 
-def _children(statement: Any) -> list[Any]:
+def children(statement: Any) -> list[Any]:
+    """Statements of which a statement is made."""
     if isinstance(statement, tirx.SeqStmt):
         return list(statement.seq)
     if isinstance(statement, tirx.IfThenElse):
@@ -99,22 +101,22 @@ def _rewritten(statement: Any, replaced: dict[Any, Any]) -> Any:
     """``statement`` with allocations replaced."""
     if isinstance(statement, tirx.AllocBuffer):
         return replaced.get(statement.buffer, statement)
-    children = [_rewritten(child, replaced) for child in _children(statement)]
+    parts = [_rewritten(child, replaced) for child in children(statement)]
     if isinstance(statement, tirx.SeqStmt):
-        return tirx.SeqStmt(children)
+        return tirx.SeqStmt(parts)
     if isinstance(statement, tirx.IfThenElse):
-        return tirx.IfThenElse(statement.condition, *children, *[None] * (2 - len(children)))
+        return tirx.IfThenElse(statement.condition, *parts, *[None] * (2 - len(parts)))
     if isinstance(statement, tirx.For):
         return tirx.For(
             statement.loop_var,
             statement.min,
             statement.extent,
             statement.kind,
-            *children,
+            *parts,
             annotations=statement.annotations,
         )
     if isinstance(statement, tirx.While):
-        return tirx.While(statement.condition, *children)
+        return tirx.While(statement.condition, *parts)
     if isinstance(statement, tirx.AttrStmt):
-        return tirx.AttrStmt(statement.node, statement.attr_key, statement.value, *children)
+        return tirx.AttrStmt(statement.node, statement.attr_key, statement.value, *parts)
     return statement

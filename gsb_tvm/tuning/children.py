@@ -87,7 +87,7 @@ def build(job: Build) -> None:
     write_kernel_library(function, job.profile, job.folder / LIBRARY)
     rng = np.random.default_rng(job.seed)
     for name, zeros in _SAMPLES.items():
-        _write(job.folder / name, job.workload.sample(job.choice, rng, zeros=zeros))
+        _write(job.folder / name, job.workload.sample(job.profile, job.choice, rng, zeros=zeros))
 
 
 def measure(job: Measure) -> Timing:

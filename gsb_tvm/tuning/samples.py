@@ -66,7 +66,13 @@ def sample(spec: Any, rng: Random, *, zeros: bool) -> Sample:
     Where they hold none, as in most models, kernels have a faster way.
     """
     named = _INPUTS[type(spec)](spec, rng, zeros)
-    inputs = [np.ascontiguousarray(named[name], dtype) for name, _, dtype in spec.inputs()]
+    return of_inputs(
+        spec, [np.ascontiguousarray(named[name], dtype) for name, _, dtype in spec.inputs()]
+    )
+
+
+def of_inputs(spec: Any, inputs: Sequence[Array]) -> Sample:
+    """The sample of inputs given, in the order of the spec."""
     outputs = oracle.compute(spec, inputs)
     decided: list[Array | None] = [
         _real_tokens(array, _tokens(spec)) if array.dtype == np.uint32 else None
@@ -74,9 +80,10 @@ def sample(spec: Any, rng: Random, *, zeros: bool) -> Sample:
     ]
     if isinstance(spec, AttentionPlanes):
         assert decided[0] is not None
-        decided[0] &= _clear_of_bounds(spec, dict(zip(named, inputs, strict=True)))
+        names = [name for name, _, _ in spec.inputs()]
+        decided[0] &= _clear_of_bounds(spec, dict(zip(names, inputs, strict=True)))
     live = tuple(n for n, (name, _, _) in enumerate(spec.inputs()) if _is_live(spec, name))
-    return Sample(inputs, outputs, decided, live=live)
+    return Sample(list(inputs), outputs, decided, live=live)
 
 
 def _is_live(spec: Any, name: str) -> bool:

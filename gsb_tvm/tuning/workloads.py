@@ -34,8 +34,7 @@ class Workload(Protocol):
     def kernel(self) -> str:
         """What it computes, as records hold it."""
 
-    @property
-    def version(self) -> int:
+    def version(self, profile: Profile) -> int:
         """Of its family's schedules."""
 
     def space(self, profile: Profile) -> tuple[dict[str, Value], ...]:
@@ -44,13 +43,15 @@ class Workload(Protocol):
     def function(self, profile: Profile, choice: Choice) -> Any:
         """PrimFunc of a choice: inputs, then outputs."""
 
-    def sample(self, choice: Choice, rng: np.random.Generator, *, zeros: bool) -> Sample:
+    def sample(
+        self, profile: Profile, choice: Choice, rng: np.random.Generator, *, zeros: bool
+    ) -> Sample:
         """Random inputs in the layout of a choice, and what must come out."""
 
 
 def key(workload: Workload, profile: Profile) -> Key:
     """What its records have in common."""
-    return key_of(workload.kernel, workload.version, profile)
+    return key_of(workload.kernel, workload.version(profile), profile)
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,9 @@ class Packed:
 
     kernel: str
 
-    @property
-    def version(self) -> int:
+    def version(self, profile: Profile) -> int:
         """Of its family's schedules."""
-        return families.version(self._spec)
+        return families.version(self._spec, profile)
 
     def space(self, profile: Profile) -> tuple[dict[str, Value], ...]:
         """Choices worth trying, the rule's first."""
@@ -72,9 +72,11 @@ class Packed:
         """PrimFunc of a choice."""
         return families.kernel(self._spec, profile, choice)
 
-    def sample(self, choice: Choice, rng: np.random.Generator, *, zeros: bool) -> Sample:
+    def sample(
+        self, profile: Profile, choice: Choice, rng: np.random.Generator, *, zeros: bool
+    ) -> Sample:
         """Random inputs in the layout of a choice, and what the oracle makes of them."""
-        return sample(families.arranged(self._spec, choice), rng, zeros=zeros)
+        return sample(families.arranged(self._spec, profile, choice), rng, zeros=zeros)
 
     @property
     def _spec(self) -> Any:
@@ -93,8 +95,7 @@ class Float:
         """Of an unscheduled PrimFunc that a rule knows."""
         return cls(float_kernels.key(func), save_json(func))
 
-    @property
-    def version(self) -> int:
+    def version(self, _profile: Profile) -> int:
         """Of the float schedules."""
         return float_kernels.VERSION
 
@@ -106,7 +107,9 @@ class Float:
         """PrimFunc of a choice."""
         return float_kernels.schedule(load_json(self.source), profile, choice)
 
-    def sample(self, _choice: Choice, rng: np.random.Generator, *, zeros: bool) -> Sample:
+    def sample(
+        self, _profile: Profile, _choice: Choice, rng: np.random.Generator, *, zeros: bool
+    ) -> Sample:
         """Random inputs, and what the unscheduled PrimFunc makes of them; ``zeros`` is ignored."""
         func = load_json(self.source)
         inputs, outputs = float_kernels.signature(func)

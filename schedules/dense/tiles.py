@@ -102,9 +102,12 @@ def lines_ahead(words: int, shape: Tiles, token_tiles: int) -> tuple[int, int]:
     return -(-words * lines // token_tiles), lines
 
 
+GPU_COLUMNS = 64  # blocks of a GPU take one such tile or two
+
+
 def column_tile(profile: Profile) -> int:
     """Columns that the packed weight is tiled by, a multiple of 32."""
-    return tiles(profile).column_tile
+    return GPU_COLUMNS if profile.gpu is not None else tiles(profile).column_tile
 
 
 AMX_ROWS, AMX_ROW_BYTES = 16, 64  # of a tile register

@@ -136,7 +136,7 @@ def records(module, choose):
     found = []
     for call in bindings(module, "gsb.dense"):
         spec = spec_of(call)
-        named = {"kernel": encode(spec), "schedule": version(spec)}
+        named = {"kernel": encode(spec), "schedule": version(spec, PROFILE)}
         choice = choose(space(spec, PROFILE))
         found.append(Record(**named, **key, choice=choice, seconds=(1.0,), rule=(2.0,)))
     return Tunings(PROFILE, found * PROVEN)

@@ -45,7 +45,7 @@ def test_the_rules_choice_is_first_of_some_hundred(cpu: str, shape: tuple[int, i
     found = families.space(spec, profile)
     assert found[0] == families.rule(spec, profile)
     assert rule(spec, profile) in [*space(spec, profile), as_parameters(found[0], Parameters)]
-    assert families.arranged(spec, found[0]) == spec
+    assert families.arranged(spec, profile, found[0]) == spec
     assert 20 <= len(found) <= 400
     if spec.rows.tokens == 198:
         assert len(found) >= 50
@@ -118,7 +118,7 @@ def cases(draw: Any, profile: Profile) -> tuple[Dense, dict[str, Any]]:
 
 
 def check(spec: Dense, choice: dict[str, Any], profile: Profile, cut: Cut, number: int) -> None:
-    wanted = families.arranged(spec, choice)
+    wanted = families.arranged(spec, profile, choice)
     compiled = Compiled(wanted, profile, cut, families.kernel(spec, profile, choice))
     rng = np.random.default_rng(number)
     for how in FILLS[: 1 if levels.is_emulated(profile) else 3]:

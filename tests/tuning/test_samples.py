@@ -69,7 +69,7 @@ def kernel(name: str) -> Any:
 @cache
 def drawn(name: str, zeros: bool, seed: int = 0) -> Sample:
     work = workload(name)
-    return work.sample(work.space(NATIVE)[0], np.random.default_rng(seed), zeros=zeros)
+    return work.sample(NATIVE, work.space(NATIVE)[0], np.random.default_rng(seed), zeros=zeros)
 
 
 def run(name: str, found: Sample) -> list[Array]:
@@ -176,7 +176,7 @@ def test_the_same_seed_gives_the_same_sample() -> None:
     first, again = (
         drawn("dense_masked", True, 5),
         workload("dense_masked").sample(
-            workload("dense_masked").space(NATIVE)[0], np.random.default_rng(5), zeros=True
+            NATIVE, workload("dense_masked").space(NATIVE)[0], np.random.default_rng(5), zeros=True
         ),
     )
     assert all(map(np.array_equal, first.inputs, again.inputs))
@@ -212,8 +212,8 @@ def test_a_sample_of_a_dense_layer_is_in_the_layout_of_its_choice(name: str) -> 
     choices = {choice["column_tile"]: choice for choice in work.space(NATIVE)}
     assert len(choices) > 1
     for choice in choices.values():
-        found = work.sample(choice, np.random.default_rng(0), zeros=True)
-        wanted = arranged(spec, choice).inputs()
+        found = work.sample(NATIVE, choice, np.random.default_rng(0), zeros=True)
+        wanted = arranged(spec, NATIVE, choice).inputs()
         assert [(a.shape, str(a.dtype)) for a in found.inputs] == [(s, d) for _, s, d in wanted]
         main = compiled(work.function(NATIVE, choice), NATIVE)["main"]
         results = [np.zeros_like(array) for array in found.outputs]

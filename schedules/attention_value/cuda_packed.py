@@ -1,0 +1,48 @@
+"""What fragments of products on tensor cores become: words of channels."""
+
+from tvm.script.ir_builder import tirx as T
+
+from gsb_tvm.schedules.attention_value.cuda_output import Output
+from gsb_tvm.schedules.cuda.grid import call, registers
+from gsb_tvm.schedules.cuda.tile import MMA_COLUMNS
+from gsb_tvm.schedules.vector import Expr, bind, put
+
+
+class Packed:
+    """Words of channels being gathered: of each tile of queries the upper and the lower half."""
+
+    def __init__(self, output: Output, tiles: int) -> None:
+        self._output = output
+        self._tests = [output.bit]
+        if output.masked:
+            self._tests.append(lambda value: value < T.float32(0))
+        self._gathered = [registers(tiles * 2, "uint32") for _ in self._tests]
+        for gathered in self._gathered:
+            for i in range(tiles * 2):
+                put(gathered, T.uint32(0), i)
+
+    def add(self, m: int, half: int, n: int, values: list[Expr]) -> None:
+        """Two neighbouring channels, of which this lane's are the first of four lanes'."""
+        at = m * 2 + half
+        for gathered, test in zip(self._gathered, self._tests, strict=True):
+            found = gathered[at]
+            for j, value in enumerate(values):
+                bit = T.uint32(1 << (n * MMA_COLUMNS + j))
+                found = found | T.Select(test(value), bit, T.uint32(0))
+            put(gathered, found, at)
+
+    def write(self, rows: list[Expr], word: Expr, member: Expr) -> None:
+        """Put lanes' bits together and write the words."""
+        for m, row in enumerate(rows):
+            for half in range(2):
+                united = [_united(gathered[m * 2 + half], member) for gathered in self._gathered]
+                bits, below = (*united, None)[:2]
+                self._output.write_word(bind(row + half * 8), word, bits, below, member == 0)
+
+
+def _united(own: Expr, member: Expr) -> Expr:
+    """The word of four lanes that have two of every eight bits."""
+    word = bind(own << T.cast(member * 2, "uint32"))
+    for distance in (1, 2):
+        word = bind(word | call("gsb_exchange", word, T.int32(distance), dtype="uint32"))
+    return word

@@ -1,0 +1,1 @@
+"""Words of CUDA kernels: blocks and threads, warps, tiles of bits."""

@@ -1,0 +1,45 @@
+"""Extremes over all blocks of a launch, for the next launch to read."""
+
+from tvm.script.ir_builder import tirx as T
+
+from gsb_tvm.schedules.cuda.floats import is_nan
+from gsb_tvm.schedules.cuda.grid import Place, address, call, do, state, synchronize
+from gsb_tvm.schedules.vector import Expr, bind, put
+
+_NAN = 0xFFFFFFFF
+
+
+class Extremes:
+    """The largest of some numbers in each of ``count`` places; NaN where one of them is NaN.
+
+    Numbers stand as unsigned integers in the same order, of which 0 is below all: so state that is
+    zero knows of none yet.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._state = state("extremes", count + 1)
+
+    def take(self, number: int, value: Expr) -> None:
+        """Take in a thread's ``value``; every lane of the warp must."""
+        bits = bind(T.reinterpret("uint32", value))
+        ordered = T.Select(bits >= T.uint32(1 << 31), ~bits, bits | T.uint32(1 << 31))
+        key = bind(T.Select(is_nan(value), T.uint32(_NAN), ordered))
+        do("gsb_warp_max_to", address(self._state, number), key)
+
+    def read(self, number: int) -> Expr:
+        """The largest, in a launch after the one that took."""
+        key = bind(T.reinterpret("uint32", self._state[number]))
+        bits = T.Select(key >= T.uint32(1 << 31), key & T.uint32((1 << 31) - 1), ~key)
+        return bind(T.reinterpret("float32", bits))
+
+    def forget(self, place: Place, blocks: int) -> None:
+        """Leave zeros, once every block of the launch has read; every thread must come here."""
+        synchronize()
+        with T.If(place.thread == 0), T.Then():
+            do("gsb_fence")
+            ended = address(self._state, self._count)
+            before = bind(call("gsb_atomic_add", ended, T.int32(1), dtype="int32"))
+            with T.If(before == blocks - 1), T.Then():
+                for number in range(self._count + 1):
+                    put(self._state, T.int32(0), number)

@@ -1,0 +1,50 @@
+"""float32 on CUDA: questions about NaN, which TVM answers too early, and exp.
+
+TVM's simplifier takes ``x != x`` for false and ``x > 0 or x < 0`` for ``x != 0``: bits are asked.
+"""
+
+from tvm.script.ir_builder import tirx as T
+
+from gsb_tvm.schedules.cuda.grid import call
+from gsb_tvm.schedules.vector import (
+    EXP_LOW,
+    EXP_TAYLOR,
+    LN2_HIGH,
+    LN2_LOW,
+    LOG2_E,
+    Expr,
+    bind,
+    maximum,
+)
+
+_INFINITY = 0x7F800000  # of a number without its sign
+
+
+def _magnitude(x: Expr) -> Expr:
+    return T.reinterpret("uint32", x) & T.uint32(0x7FFFFFFF)
+
+
+def is_nonzero(x: Expr) -> Expr:
+    """Whether x is above or below 0: not for NaN."""
+    return bind(_magnitude(x) - T.uint32(1) < T.uint32(_INFINITY))
+
+
+def is_nan(x: Expr) -> Expr:
+    """Whether x is no number."""
+    return bind(_magnitude(x) > T.uint32(_INFINITY))
+
+
+def exp(x: Expr) -> Expr:
+    """exp within 1 ulp for -87 <= x <= 0; 0 below: the steps of :func:`vector.exp`, one by one.
+
+    Everything is compiled without contraction to fused multiply-add, so plain arithmetic rounds.
+    """
+    clipped = bind(maximum(x, T.float32(EXP_LOW)))
+    n = bind(call("gsb_round", clipped * T.float32(LOG2_E), dtype="float32"))
+    r = bind(clipped - n * T.float32(LN2_HIGH) - n * T.float32(LN2_LOW))
+    q: Expr = T.float32(EXP_TAYLOR[0])
+    for coefficient in EXP_TAYLOR[1:]:
+        q = bind(q * r + T.float32(coefficient))
+    p = bind(T.float32(1.0) + (r + bind(r * r) * q))
+    power = T.reinterpret("float32", (T.cast(n, "int32") + 127) << 23)
+    return bind(T.Select(x < T.float32(EXP_LOW), T.float32(0.0), p * power))

@@ -1,0 +1,85 @@
+"""For a GPU every float loop nest is bound to threads, and packed kernels stay."""
+
+import numpy as np
+import pytest
+from tvm import tirx
+from tvm.relax import op
+from tvm_ffi import structural_equal, structural_walk
+
+from gsb_tvm.dialect.phases import SPEC
+from gsb_tvm.passes import pipeline
+from gsb_tvm.passes.lower_packed import LowerPacked
+from gsb_tvm.passes.pack_dense import PackDense
+from gsb_tvm.passes.schedule_float_cuda import ScheduleFloatCuda
+from gsb_tvm.targets import resolve
+from gsb_tvm.testing import module_of
+from tests.passes.graphs import const, recognised, through, two_level
+from tests.passes.lowering import PROFILE, kernels, legalized
+
+PASS = ScheduleFloatCuda(resolve("cuda -arch=sm_90"))
+SHAPE = (2, 3, 33)
+
+
+def product(e, x):
+    w = np.random.default_rng(0).standard_normal((33, 16))
+    return e(op.add(e(op.matmul(x, const(w))), const(np.ones(16))))
+
+
+def norm(e, x):
+    return e(op.nn.layer_norm(x, const(np.ones(33)), const(np.zeros(33)), axes=[-1]))
+
+
+def softmax(e, x):
+    return e(op.nn.softmax(x))
+
+
+def steps(e, x):
+    return e(op.multiply(e(op.add(x, const(np.ones(33)))), e(op.tanh(x))))
+
+
+def axes(func):
+    found = set()
+
+    def see(loop):
+        if loop.thread_binding is not None:
+            found.add(loop.thread_binding.thread_tag)
+
+    structural_walk(func.body, (tirx.For, see))
+    return found
+
+
+@pytest.mark.parametrize("build", [product, norm, softmax, steps])
+def test_loops_are_bound_to_threads(build):
+    before = legalized(module_of({"x": SHAPE}, build))
+    text = before.script()
+    after = PASS(before)
+    assert before.script() == text
+    for func in kernels(after).values():
+        assert {"blockIdx.x", "threadIdx.x"} <= axes(func)
+
+
+def test_packed_kernels_stay():
+    def build(e, x):
+        return e(op.tanh(e(op.matmul(e(op.sign(x)), const(two_level(33, 8))))))
+
+    # Which machine packed kernels are for makes no difference here.
+    packed = through(recognised({"x": SHAPE}, build), PackDense(PROFILE), LowerPacked(PROFILE))
+    before = legalized(packed)
+    old, new = kernels(before), kernels(PASS(before))
+    ours = [name for name, func in old.items() if func.attrs and SPEC in func.attrs]
+    assert len(ours) == 2
+    assert all(structural_equal(old[name], new[name]) for name in ours)
+
+
+def test_a_module_of_relax_operators_stays():
+    module = module_of({"x": SHAPE}, softmax)
+    assert structural_equal(PASS(module), module)
+
+
+def test_the_pipeline_takes_it_for_a_gpu_alone():
+    def names(target):
+        return [each.info.name for each in pipeline.lowering_passes(resolve(target))]
+
+    assert "gsb.ScheduleFloatCuda" in names("cuda -arch=sm_80")
+    assert "gsb.ScheduleFloat" not in names("cuda -arch=sm_80")
+    assert "gsb.ScheduleFloat" in names("llvm -mcpu=haswell")

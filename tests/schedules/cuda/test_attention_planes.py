@@ -1,0 +1,79 @@
+"""GSB's nested planes of attention on CUDA."""
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from gsb_tvm.dialect.bits import Rows
+from gsb_tvm.dialect.specs import AttentionPlanes, Kind
+from gsb_tvm.schedules import families
+from gsb_tvm.schedules.attention_planes.cuda import Parameters, kernel
+from gsb_tvm.schedules.cuda.tile import Method
+from gsb_tvm.targets import resolve
+from tests.schedules.cuda.kernels import ARCHS, TENSOR_ARCHS, check, compiled
+from tests.schedules.cuda.sass import instructions
+
+SM_90 = resolve("cuda -arch=sm_90")
+
+
+def spec_of(
+    q, query=Kind.SIGN, key=Kind.SIGN, factors=2, bias=True, strict=True, ratios=(0.7, 0.9)
+):
+    return AttentionPlanes(q, query, key, factors, True, 64, bias, strict, ratios)
+
+
+@pytest.mark.parametrize("held", [0, 1])
+@pytest.mark.parametrize("method", Method)
+@pytest.mark.parametrize(
+    ("query", "key"),
+    [
+        (Kind.SIGN, Kind.SIGN),
+        (Kind.MASKED, Kind.SIGN),
+        (Kind.MASKED, Kind.MASKED),
+        (Kind.MASK, Kind.MASKED),
+        (Kind.SIGN, Kind.MASK),
+    ],
+)
+def test_agrees_with_the_oracle(query, key, method, held):
+    factors = 1 + held
+    spec = spec_of(Rows(2, 37, 2, 41), query, key, factors, bool(held), method is Method.TENSOR)
+    check(spec, kernel(spec, SM_90, Parameters(2, method, held)))
+
+
+@given(
+    st.builds(Rows, st.integers(1, 2), st.integers(1, 70), st.integers(1, 3), st.integers(1, 300)),
+    st.sampled_from(Kind),
+    st.lists(st.sampled_from([0.25, 0.7, 1.0]), max_size=3),
+)
+@settings(
+    max_examples=6,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.generate],
+)
+def test_any_shape_by_rule(q, kind, ratios):
+    spec = spec_of(q, kind, Kind.SIGN, ratios=tuple(ratios))
+    check(spec, families.kernel(spec, SM_90))
+
+
+def test_long_rows():
+    spec = spec_of(Rows(1, 300, 1, 32))
+    check(spec, families.kernel(spec, SM_90))
+
+
+@pytest.mark.parametrize("batch", [1, 256])
+@pytest.mark.parametrize("arch", ARCHS)
+def test_compiled_by_rule(arch, batch):
+    spec = spec_of(Rows(batch, 198, 6, 64))
+    code = compiled(families.kernel(spec, resolve(f"cuda -arch={arch}")), arch)
+    assert bool(instructions(code.cubin)["BMMA"]) == (arch in TENSOR_ARCHS)
+    assert len(code.resources) == 2
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_deit_small_by_rule(batch):
+    spec = spec_of(Rows(batch, 198, 6, 64))
+    check(spec, families.kernel(spec, SM_90))
+    found = families.space(spec, SM_90)
+    assert found[0] == families.rule(spec, SM_90)
+    assert 6 <= len(found) <= 100
