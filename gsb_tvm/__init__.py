@@ -1,8 +1,8 @@
 """Compiler for binary vision transformers: ONNX in, exact packed bit operations out.
 
 ``build`` compiles a model, ``load`` opens a compiled one; both return a ``Module`` that is called
-like a function. What a user can cause or cure is a ``GsbError``. Importing the package loads
-nothing heavy.
+like a function. ``load_cuda`` opens one that was compiled for a GPU. What a user can cause or cure
+is a ``GsbError``. Importing the package loads nothing heavy.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -12,12 +12,14 @@ from gsb_tvm.dialect.versions import PACKAGE as __version__
 
 if TYPE_CHECKING:
     from gsb_tvm.api import build
+    from gsb_tvm.runtime.cuda.session import load as load_cuda
     from gsb_tvm.runtime.session import Module, load
 
-__all__ = ["GsbError", "Module", "__version__", "build", "load"]
+__all__ = ["GsbError", "Module", "__version__", "build", "load", "load_cuda"]
 
 _SESSION = "gsb_tvm.runtime.session"  # light: a program that only runs models imports no TVM
-_HOMES = {"build": "gsb_tvm.api", "load": _SESSION, "Module": _SESSION}
+_CUDA = "gsb_tvm.runtime.cuda.session"
+_HOMES = {"build": "gsb_tvm.api", "load": _SESSION, "Module": _SESSION, "load_cuda": _CUDA}
 
 
 def __getattr__(name: str) -> Any:
@@ -30,7 +32,7 @@ def __getattr__(name: str) -> Any:
         from gsb_tvm.dialect.versions import check_tvm
 
         check_tvm()
-    value = getattr(import_module(_HOMES[name]), name)
+    value = getattr(import_module(_HOMES[name]), "load" if name == "load_cuda" else name)
     globals()[name] = value
     return value
 

@@ -55,6 +55,11 @@ def build(
     """
     check_threads(threads)
     profile = resolve(target)
+    if profile.gpu is not None:
+        raise UsageError(
+            f"{profile.name}: a GPU, and build is for this machine's CPU. Write an artefact with "
+            "gsb-tvm compile, and load it with gsb_tvm.load_cuda."
+        )
     if lacks := missing_here(profile):
         raise UsageError(
             f"{profile.name}: this machine lacks {', '.join(lacks)}, so the result cannot be "

@@ -22,6 +22,7 @@ targets:
   llvm -mcpu=cortex-a72         a CPU by LLVM's name; the triple is inferred
   llvm -mcpu=haswell -mattr=+x  with features added (+) or removed (-)
   raspberry-pi/4b-aarch64       a tag of TVM; gsb-tvm targets lists all
+  cuda -arch=sm_90              an NVIDIA GPU; no GPU is needed to compile for it
 
 exit codes:
   0 done   1 internal error   2 arguments, target, output   3 model

@@ -82,6 +82,10 @@ def compile_model(
     """
     clock = Clock(observer or Silent())
     batches = batches_of(options)
+    if profile.gpu is not None and options.c_library is not None:
+        raise UsageError(
+            f"{profile.name}: a C library is for CPUs. Write a shared library with --emit shared."
+        )
     stop_after = None
     if options.stop_after:
         stop_after = Stages(profile).check_name(options.stop_after)

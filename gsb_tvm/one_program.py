@@ -17,6 +17,7 @@ from gsb_tvm.runtime import metadata as meta
 from gsb_tvm.runtime.batches import has_batch
 from gsb_tvm.runtime.build import Code, generate
 from gsb_tvm.runtime.constants import Constants
+from gsb_tvm.runtime.cuda.code import generate as generate_cuda
 from gsb_tvm.schedules.tunings import Tunings
 from gsb_tvm.stages import Dump, Lowered, Stages
 from gsb_tvm.targets import Profile
@@ -138,12 +139,15 @@ def _generate(
     dump: Dump | None,
 ) -> Code:
     with clock.phase("generate"):
-        code = generate(
-            module, profile, request.name, launches=request.launches, constants=constants
-        )
+        if profile.gpu is not None:
+            code = generate_cuda(module, profile, request.name, constants)
+        else:
+            code = generate(
+                module, profile, request.name, launches=request.launches, constants=constants
+            )
     if dump is not None:
-        dump.text("model.ll", code.llvm_ir())
-        dump.text("model.s", code.assembly())
+        for name, text in code.texts.items():
+            dump.text(name, text())
     return code
 
 

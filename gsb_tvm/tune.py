@@ -100,6 +100,10 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m gsb_tvm.tune"
 def _execute(args: argparse.Namespace, target: Sequence[str]) -> int:
     start = time.perf_counter()
     profile = resolve(target)
+    if profile.gpu is not None:
+        raise UsageError(
+            f"{profile.name}: kernels for GPUs are chosen by rule. Name a CPU with --target."
+        )
     path = _records(args)
     place, boards = _place(args, profile)
 

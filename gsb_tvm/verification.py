@@ -85,9 +85,11 @@ def check(
         The shared library that holds it; None where it goes into another kind.
     build_for_host
         Returns the module lowered for this machine, and this machine; called only where the code
-        is for another one.
+        is for another one. Of a GPU's code that alone is compared: the passes are the same.
     """
     batch = metadata.program.batch
+    if profile.gpu is not None:
+        return [Check("host build", _host_build(reference, build_for_host, metadata), batch)]
     if not missing_here(profile):
         if library is not None:
             found = _native(reference, library, metadata)

@@ -1,7 +1,7 @@
 """From a lowered module to an artefact: a shared library and its metadata beside it."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,10 @@ class Code:
         A relocatable object: kernels and the entry functions.
     name
         What the names of its symbols begin with.
+    texts
+        What the kernels are for people, by a name for a file; made when it is asked for.
+    launches, results
+        As in :class:`gsb_tvm.runtime.metadata.Program`; none for a CPU.
     """
 
     program: Program
@@ -54,15 +58,9 @@ class Code:
     tuned: dict[str, str]
     kernels: bytes
     name: str
-    _module: Any
-
-    def llvm_ir(self) -> str:
-        """LLVM IR of the kernels, after optimisation."""
-        return str(self._module.inspect_source("ll"))
-
-    def assembly(self) -> str:
-        """Assembly of the kernels."""
-        return str(self._module.inspect_source("asm"))
+    texts: Mapping[str, Callable[[], str]]
+    launches: tuple[meta.Launch, ...] = ()
+    results: tuple[meta.Place, ...] = ()
 
     def described(self, metadata: meta.Metadata) -> meta.Metadata:
         """``metadata`` of this program alone, with what only the generated code knows."""
@@ -82,6 +80,8 @@ class Code:
             kernels=self.specs,
             tuned=self.tuned,
             steps=steps,
+            launches=self.launches,
+            results=self.results,
         )
         return msgspec.structs.replace(metadata, programs=(found,))
 
@@ -221,16 +221,27 @@ def generate(
     compiled, memory = compile_entry(
         entry(calls, planned, profile, name, launches=launches), profile
     )
+    specs, tuned = attributes(calls, planned)
+    texts = {
+        "model.ll": lambda: str(compiled.inspect_source("ll")),
+        "model.s": lambda: str(compiled.inspect_source("asm")),
+    }
+    return Code(calls, constants, memory, specs, tuned, _object(compiled), name, texts)
+
+
+def attributes(calls: Program, planned: Any) -> tuple[dict[str, str], dict[str, str]]:
+    """Specification of each kernel, and what records chose for some."""
     names = sorted({step.kernel for step in calls.steps})
     specs = {name: attribute(planned[name], SPEC) for name in names}
-    tuned = {name: text for name in names if (text := attribute(planned[name], TUNED))}
-    return Code(calls, constants, memory, specs, tuned, _object(compiled), name, compiled)
+    return specs, {name: text for name in names if (text := attribute(planned[name], TUNED))}
 
 
 def data_blobs(constants: Constants, metadata: meta.Metadata) -> list[Blob]:
     """What the library holds besides kernels."""
+    weights = meta.WEIGHTS, constants.data()
     return [
-        Blob(".rodata", meta.WEIGHTS, constants.data()),
+        # A GPU's are read from the file, not by the loader: they stand in a section of their own.
+        Blob(meta.WEIGHTS_SECTION if metadata.target.gpu else ".rodata", *weights),
         Blob(meta.SECTION, meta.SYMBOL, meta.section(metadata, descriptor(metadata))),
     ]
 

@@ -38,6 +38,8 @@ NAME = "gsb"
 """What the symbols of a shared library begin with: :mod:`gsb_tvm.runtime.entry`."""
 WEIGHTS = f"{NAME}_weights"
 """The constants, which all programs share."""
+WEIGHTS_SECTION = f".{WEIGHTS}"
+"""Section of the constants where a GPU reads them."""
 
 _START = struct.Struct("<8sI")  # magic and format: the same in every format
 _HEADER = struct.Struct("<8sIIQQ")
@@ -47,6 +49,7 @@ _CRC_OFFSET = 12
 # Limits of what is believed when read; 2**47 bytes are all that a process can address.
 _Extent = Annotated[int, msgspec.Meta(ge=0, le=2**47)]
 _Symbol = Annotated[str, msgspec.Meta(pattern="^[a-z][a-z0-9_]*$")]
+_Function = Annotated[str, msgspec.Meta(pattern="^[A-Za-z_][A-Za-z0-9_]*$")]
 _Dtype = Annotated[str, msgspec.Meta(pattern="^(bool|u?int(8|16|32|64)|float(16|32|64))$")]
 
 
@@ -59,13 +62,17 @@ class Tensor(msgspec.Struct, frozen=True):
 
 
 class Target(msgspec.Struct, frozen=True):
-    """What the code was generated for; ``required_features`` in /proc/cpuinfo or HWCAP names."""
+    """What the code was generated for; ``required_features`` in /proc/cpuinfo or HWCAP names.
+
+    ``gpu`` is the architecture of a GPU that executes it, such as "sm_90"; empty for a CPU.
+    """
 
     text: str
     triple: str
     cpu: str
     arch: str
     required_features: tuple[str, ...]
+    gpu: str = ""
 
 
 class Model(msgspec.Struct, frozen=True):
@@ -117,6 +124,23 @@ class Memory(msgspec.Struct, frozen=True):
         return self.fixed_bytes + parts * self.part_bytes
 
 
+class Place(msgspec.Struct, frozen=True, array_like=True):
+    """Where a tensor is: an input by number, or an offset in bytes into memory or constants."""
+
+    where: Literal["input", "memory", "constant"]
+    at: _Extent
+
+
+class Launch(msgspec.Struct, frozen=True, array_like=True):
+    """A function of the GPU's code: its blocks and threads (x, y, z), its pointers, its step."""
+
+    function: _Function
+    grid: tuple[_Extent, _Extent, _Extent]
+    block: tuple[_Extent, _Extent, _Extent]
+    arguments: tuple[Place, ...]
+    step: _Extent
+
+
 class Program(msgspec.Struct, frozen=True, kw_only=True):
     """The model for one batch: a function of the library, and what it takes and does.
 
@@ -133,6 +157,10 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     tuned
         Of kernels that records of tuning know, their parameters as text, or
         :data:`gsb_tvm.dialect.chosen.AS_BY_RULE`.
+    launches
+        What a GPU does, in order; memory is zero before the first call and then left as it is.
+    results
+        Where each output is behind them.
     """
 
     batch: _Extent = 0
@@ -144,6 +172,8 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     kernels: dict[str, str] = {}
     steps: tuple[Step, ...] = ()
     tuned: dict[str, str] = {}
+    launches: tuple[Launch, ...] = ()
+    results: tuple[Place, ...] = ()
 
 
 class Versions(msgspec.Struct, frozen=True):
@@ -195,6 +225,7 @@ def target_of(profile: Profile) -> Target:
         profile.mcpu,
         profile.arch,
         tuple(sorted(profile.required_features)),
+        "" if profile.gpu is None else profile.gpu.arch,
     )
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from gsb_tvm.dialect.errors import ArtefactError, UsageError
 from gsb_tvm.runtime import metadata as meta
+from gsb_tvm.runtime.arguments import ordered
 from gsb_tvm.runtime.arrays import Array, address, as_array, as_input, is_torch, zeros
 from gsb_tvm.runtime.batches import cut, fit_together, sized
 from gsb_tvm.runtime.library import Library
@@ -153,20 +154,7 @@ class Module:
         meta.write(Path(path), self._data, self.metadata)
 
     def _ordered(self, args: list[Any], named: Mapping[str, Any]) -> list[Any]:
-        names = [spec.name for spec in self.metadata.program.inputs]
-        if len(args) == 1 and isinstance(args[0], Mapping):
-            named, args = {**args[0], **named}, []
-        expected = f"expected {len(names)}: {', '.join(names)}"
-        if len(args) > len(names):
-            raise UsageError(f"{len(args)} inputs given, {expected}.")
-        given = {**dict(zip(names, args, strict=False)), **named}
-        if twice := set(names[: len(args)]) & set(named):
-            raise UsageError(f'input "{min(twice)}" is given twice.')
-        if unknown := [str(name) for name in given if name not in names]:
-            raise UsageError(f'no input is called "{unknown[0]}", {expected}.')
-        if absent := [name for name in names if name not in given]:
-            raise UsageError(f'input "{absent[0]}" is not given, {expected}.')
-        return [given[name] for name in names]
+        return ordered([spec.name for spec in self.metadata.program.inputs], args, named)
 
     def _checked(self, values: Sequence[Any]) -> list[Array]:
         first = self.metadata.program
@@ -287,6 +275,11 @@ def check_loadable(metadata: meta.Metadata, name: str) -> None:
             f"{name}: does not say how much memory a call needs. Compile the model again."
         )
     target, machine = metadata.target, host()
+    if target.gpu:
+        raise ArtefactError(
+            f"{name}: made for a GPU ({target.gpu}), and this loads code for CPUs. "
+            "Load it with gsb_tvm.load_cuda, or compile the model for a CPU."
+        )
     if target.arch != machine.arch:
         raise ArtefactError(
             f"{name}: made for {target.arch}, this machine is {machine.arch}. "

@@ -70,8 +70,8 @@ def test_the_callers_module_is_left_alone(popcount, native) -> None:
 
 
 def test_texts_of_the_kernels(popcount_code: Code) -> None:
-    assert "define" in popcount_code.llvm_ir()
-    assert "popcnt" in popcount_code.assembly()
+    assert "define" in popcount_code.texts["model.ll"]()
+    assert "popcnt" in popcount_code.texts["model.s"]()
 
 
 def test_a_module_without_kernels(native, views, tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def test_scratch_of_parts_beyond_two_gigabytes(native: Profile) -> None:
         builder.emit_func_output(y)
     code = generate(builder.get(), native)
     assert code.memory.part_bytes == 4 * size
-    multiplied = re.findall(rf"mul \D*(i\d+) %\w+, {4 * size}\b", code.llvm_ir())
+    multiplied = re.findall(rf"mul \D*(i\d+) %\w+, {4 * size}\b", code.texts["model.ll"]())
     assert set(multiplied) == {"i64"}
 
 
