@@ -109,6 +109,26 @@ GSB_DEVICE void gsb_fence() { __threadfence(); }
 // The nearest integer, half to even: a sum with a large number and back, which TVM would cancel.
 GSB_DEVICE float gsb_round(float x) { return rintf(x); }
 
+// The larger and the smaller, NaN where either is.
+GSB_DEVICE float gsb_max(float a, float b) {
+#if __CUDA_ARCH__ >= 800
+  float c;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(c) : "f"(a), "f"(b));
+  return c;
+#else
+  return a > b || a != a ? a : b;
+#endif
+}
+GSB_DEVICE float gsb_min(float a, float b) {
+#if __CUDA_ARCH__ >= 800
+  float c;
+  asm("min.NaN.f32 %0, %1, %2;" : "=f"(c) : "f"(a), "f"(b));
+  return c;
+#else
+  return a < b || a != a ? a : b;
+#endif
+}
+
 // Products and sums that are rounded once.
 GSB_DEVICE float gsb_fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 

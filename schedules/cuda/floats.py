@@ -1,6 +1,7 @@
 """float32 on CUDA: questions about NaN, which TVM answers too early, and exp.
 
-TVM's simplifier takes ``x != x`` for false and ``x > 0 or x < 0`` for ``x != 0``: bits are asked.
+TVM's simplifier takes ``x != x`` for false, ``x > 0 or x < 0`` for ``x != 0`` and ``0 * x`` for 0:
+bits are asked, or functions that it does not know.
 """
 
 from tvm.script.ir_builder import tirx as T
@@ -26,12 +27,27 @@ def _magnitude(x: Expr) -> Expr:
 
 def is_nonzero(x: Expr) -> Expr:
     """Whether x is above or below 0: not for NaN."""
-    return bind(_magnitude(x) - T.uint32(1) < T.uint32(_INFINITY))
+    return bind(T.abs(x) > T.float32(0))
 
 
 def is_nan(x: Expr) -> Expr:
     """Whether x is no number."""
     return bind(_magnitude(x) > T.uint32(_INFINITY))
+
+
+def larger(a: Expr, b: Expr) -> Expr:
+    """Larger of two, NaN where either is."""
+    return call("gsb_max", a, b, dtype="float32")
+
+
+def smaller(a: Expr, b: Expr) -> Expr:
+    """Smaller of two, NaN where either is."""
+    return call("gsb_min", a, b, dtype="float32")
+
+
+def fused(a: Expr, b: Expr, c: Expr) -> Expr:
+    """``a * b + c`` rounded once."""
+    return bind(call("gsb_fma", a, b, c, dtype="float32"))
 
 
 def exp(x: Expr) -> Expr:

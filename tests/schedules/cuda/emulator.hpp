@@ -369,6 +369,8 @@ inline int gsb_atomic_or(int* at, int value) { return std::exchange(*at, *at | v
 inline int gsb_atomic_exchange(int* at, int value) { return std::exchange(*at, value); }
 inline void gsb_fence() {}
 inline float gsb_round(float x) { return std::nearbyint(x); }
+inline float gsb_max(float a, float b) { return a > b || a != a ? a : b; }
+inline float gsb_min(float a, float b) { return a < b || a != a ? a : b; }
 inline float gsb_fma(float a, float b, float c) { return std::fma(a, b, c); }
 
 namespace gsb {

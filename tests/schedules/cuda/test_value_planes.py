@@ -19,7 +19,10 @@ SM_90 = resolve("cuda -arch=sm_90")
 RATIOS = (0.7, 0.9)
 
 
-@pytest.mark.parametrize("parameters", [Parameters(16, 8), Parameters(2, 1)])
+PARAMETERS = [Parameters(16, 8), Parameters(2, 1), Parameters(4, 4, 2)]
+
+
+@pytest.mark.parametrize("parameters", PARAMETERS, ids=str)
 @pytest.mark.parametrize("kind", Kind)
 def test_agrees_with_the_oracle(kind, parameters):
     spec = ValuePlanes(Rows(2, 21, 3, 40), kind, kind is not Kind.SIGN, RATIOS)
@@ -40,7 +43,7 @@ def test_any_shape_by_rule(rows, kind, ratios):
 @pytest.mark.parametrize("extreme", [np.inf, -np.inf, np.nan, 0.0, -0.0, 1e-40, -1e-40])
 def test_extremes_of_every_sign_and_size(extreme):
     rows = Rows(1, 5, 1, 33)
-    spec = ValuePlanes(rows, Kind.MASKED, False, RATIOS)
+    spec = ValuePlanes(rows, Kind.MASKED, False, (*RATIOS, 0.0))
     kernels = lowered(families.kernel(spec, SM_90))
     emulated = Emulated(kernels.source)
     for base in (-3.0, 0.0, 2.0):
