@@ -20,7 +20,7 @@ from gsb_tvm.dialect.bits import padded_tokens, words
 from gsb_tvm.dialect.specs import AttentionPlanes
 from gsb_tvm.schedules.attention_planes.cuda_scores import PER_WORD, Head, Scores
 from gsb_tvm.schedules.cuda.extremes import Extremes
-from gsb_tvm.schedules.cuda.floats import exp
+from gsb_tvm.schedules.cuda.floats import exp, larger
 from gsb_tvm.schedules.cuda.grid import (
     WARP,
     Place,
@@ -117,8 +117,11 @@ class _Writer:
                 return
             for half in range(2):
                 inside = rows.exists(half)
-                found = T.Select(inside, largest[half], T.float32(LOWEST))
-                self._extremes.take(0, bind(found))
+                # Not bound: of few tokens no row's second half is inside, and a name of a constant
+                # is replaced by the constant, whose bits CUDA C++ cannot ask for.
+                found = registers(1, "float32")
+                put(found, T.Select(inside, largest[half], T.float32(LOWEST)), 0)
+                self._extremes.take(0, found[0])
                 with T.If(T.And(inside, rows.member == 0)), T.Then():
                     put(self._largest, largest[half], place.block[1], rows.query(half))
 
@@ -180,7 +183,10 @@ class _Rows:
         return self.query(half) < self._spec.q.tokens
 
     def write(self, masks: list[int], compare: Callable[[int, Expr], Expr]) -> list[Expr]:
-        """Write masks of what ``compare(number in masks, p)`` says; the largest p of both rows."""
+        """Write masks of what ``compare(number in masks, p)`` says; the largest p of both rows.
+
+        That is NaN where a p is: then no element is above a share of it.
+        """
         highest = self._pass(self._score, LOWEST, maximum)
 
         def exponential(word: Expr, i: int, at: int, half: int) -> Expr:
@@ -204,12 +210,12 @@ class _Rows:
                 half = i // 2 % 2
                 p = bind(self._biased(word, i, self._values[first + i] / total[half]))
                 put(self._values, p, first + i)
-                kept = maximum(largest[half], p)
+                kept = larger(largest[half], p)
                 put(largest, T.Select(self._real(word, i), kept, largest[half]), half)
             for r, number in enumerate(masks):
                 for half in range(2):
                     self._write_word(number, word, first, half, partial(compare, r))
-        return [combined(largest[half], "float32", maximum, lanes=4) for half in range(2)]
+        return [combined(largest[half], "float32", larger, lanes=4) for half in range(2)]
 
     def clear(self, masks: list[int]) -> None:
         """Write zeros."""
