@@ -11,6 +11,7 @@ are half.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from typing import Any
 
 from tvm import tirx
@@ -19,19 +20,19 @@ from tvm.script.ir_builder import tirx as T
 from gsb_tvm.dialect.bits import padded_tokens, words
 from gsb_tvm.dialect.specs import AttentionPlanes
 from gsb_tvm.schedules.attention_planes.cuda_scores import PER_WORD, Head, Scores
+from gsb_tvm.schedules.cuda.choosing import filling, methods
 from gsb_tvm.schedules.cuda.extremes import Extremes
 from gsb_tvm.schedules.cuda.floats import exp, larger
 from gsb_tvm.schedules.cuda.grid import (
     WARP,
     Place,
-    call,
     launch,
     prim_func,
     registers,
     scratch,
 )
 from gsb_tvm.schedules.cuda.tile import Method
-from gsb_tvm.schedules.cuda.warp import ballot, combined
+from gsb_tvm.schedules.cuda.warp import ballot, combined, word_of_quad
 from gsb_tvm.schedules.vector import Buffer, Expr, add, bind, maximum, put
 from gsb_tvm.targets import Profile
 
@@ -52,25 +53,19 @@ class Parameters:
 
 def rule(spec: AttentionPlanes, profile: Profile) -> Parameters:
     """As many warps as leave a block for each multiprocessor."""
-    gpu = profile.gpu
-    assert gpu is not None
-    method = Method.TENSOR if gpu.has_bit_products else Method.POPCOUNT
+    method = methods(profile)[0]
     held = int(words(spec.q.tokens) <= HELD)
     # Rows that are held take half of the registers of a multiprocessor's quarter, and counting by
     # words some more: with eight warps it would spill on sm_100.
     most = 8 if method is Method.TENSOR else 4
     fitting = [Parameters(warps, method, held) for warps in (8, 4, 2, 1) if warps <= most]
-    enough = (p for p in fitting if _blocks(spec, p)[0] * _heads(spec) >= gpu.multiprocessors)
-    return next(enough, fitting[-1])
+    return filling(fitting, lambda p: prod(_blocks(spec, p)), profile) or fitting[-1]
 
 
 def space(spec: AttentionPlanes, profile: Profile) -> Iterator[Parameters]:
     """More or fewer warps; counted either way; rows held or not."""
-    gpu = profile.gpu
-    assert gpu is not None
-    methods = [Method.TENSOR, Method.POPCOUNT] if gpu.has_bit_products else [Method.POPCOUNT]
     for held in (1, 0) if words(spec.q.tokens) <= HELD else (0,):
-        for method in methods:
+        for method in methods(profile):
             for warps in (8, 4, 2, 1):
                 yield Parameters(warps, method, held)
 
@@ -145,7 +140,7 @@ class _Writer:
                     rows.write(numbers, lambda r, p: p > bounds[r])
                 with T.Else():
                     rows.clear([1 + r for r in range(len(ratios))])
-            self._extremes.forget(place, blocks[0] * blocks[1])
+            self._extremes.forget(place, prod(blocks))
 
     @property
     def _threads(self) -> int:
@@ -293,9 +288,7 @@ class _Rows:
                 says = T.And(compare(self._values[first + i]), self._real(word, i))
                 bit = T.uint32(1 << (i // 4 * 8 + i % 2))
                 own = own | T.Select(says, bit, T.uint32(0))
-        bits = bind(own << T.cast(self.member * 2, "uint32"))
-        for distance in (1, 2):
-            bits = bind(bits | call("gsb_exchange", bits, T.int32(distance), dtype="uint32"))
+        bits = word_of_quad(own, self.member)
         with T.If(self.member == 0), T.Then():
             self._store(number, word, bind(self.query(half)), bits)
 

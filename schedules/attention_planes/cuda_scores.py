@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from tvm.script.ir_builder import tirx as T
 
 from gsb_tvm.dialect.bits import padded_tokens, words
-from gsb_tvm.dialect.specs import AttentionPlanes, Kind
+from gsb_tvm.dialect.specs import AttentionPlanes
+from gsb_tvm.schedules.attention_planes.scores import as_signs, flags
 from gsb_tvm.schedules.cuda.grid import Place, address, do, each, registers, shared, synchronize
 from gsb_tvm.schedules.cuda.terms import Form, Terms, terms
 from gsb_tvm.schedules.cuda.tile import Bits
@@ -41,12 +42,6 @@ class Scores:
         self._padded = padded_tokens(spec.q.tokens)
         self._words = words(spec.q.width)
         self._member, self._group = bind(place.lane % 4), bind(place.lane // 4)
-        kinds = (spec.query_kind, spec.key_kind)
-        self._zeros = [
-            t[f"{name}_zeros"][0]
-            for name, kind in zip("qk", kinds, strict=True)
-            if kind is Kind.MASKED
-        ]
         self._sums: Buffer | None = None
         if spec.q.tokens <= _SHARED_KEYS:
             self._sums = shared((spec.q.tokens,), "int32")
@@ -79,17 +74,15 @@ class Scores:
         """``emit`` for the terms of the kinds; where there are no zeros, masked signs are signs."""
         spec = self._spec
         kinds = (spec.query_kind, spec.key_kind)
-        full = terms(*kinds, spec.q.width)
-        if not self._zeros:
-            emit(full)
+        zeros = flags(spec, self._t)
+        if zeros is None:
+            emit(terms(*kinds, spec.q.width))
             return
-        signs = [Kind.SIGN if kind is Kind.MASKED else kind for kind in kinds]
-        some = self._zeros[0] if len(self._zeros) == 1 else self._zeros[0] | self._zeros[1]
-        with T.If(some == 0):
+        with T.If(zeros == 0):
             with T.Then():
-                emit(terms(signs[0], signs[1], spec.q.width))
+                emit(terms(*map(as_signs, kinds), spec.q.width))
             with T.Else():
-                emit(full)
+                emit(terms(*kinds, spec.q.width))
 
     def _dot(self, form: Terms, word: Expr, counts: Buffer, first: int) -> None:
         for i in range(PER_WORD):
@@ -131,11 +124,7 @@ class Scores:
             self._at.head * self._words + word,
             T.min(token, self._padded - 1),
         )
-        plane = self._t[f"{name}_bits"][index]
-        if bits is Bits.ALL:
-            return plane
-        nonzero = self._t[f"{name}_nonzero"][index]
-        return nonzero & (~plane if bits is Bits.NEGATIVE else plane)
+        return bits.taken(lambda plane: self._t[f"{name}_{plane}"][index])
 
     def _multiply(self, word: Expr, counts: Buffer, first: int, of_q: Bits, of_k: Bits) -> None:
         for step in range(0, self._words, STEP):

@@ -22,6 +22,7 @@ from gsb_tvm.schedules.attention_value.cuda_output import Output
 from gsb_tvm.schedules.attention_value.cuda_popcount import Lanes
 from gsb_tvm.schedules.attention_value.cuda_tensor import Fragments
 from gsb_tvm.schedules.attention_value.cuda_values import Values, Where
+from gsb_tvm.schedules.cuda.choosing import filling, methods
 from gsb_tvm.schedules.cuda.flag import Flag
 from gsb_tvm.schedules.cuda.grid import WARP, Place, launch, prim_func, synchronize
 from gsb_tvm.schedules.cuda.tile import MMA_ROWS, Method
@@ -83,22 +84,17 @@ def blocks(spec: AttentionValue, chosen: Parameters) -> int:
 
 def rule(spec: AttentionValue, profile: Profile) -> Parameters:
     """The largest block of which there is one for each multiprocessor; else the smallest."""
-    gpu = profile.gpu
-    assert gpu is not None
-    method = Method.TENSOR if gpu.has_bit_products else Method.POPCOUNT
+    method = methods(profile)[0]
     fitting = [replace(chosen, method=method) for chosen in _sizes(spec, _RULE)]
-    enough = (chosen for chosen in fitting if blocks(spec, chosen) >= gpu.multiprocessors)
+    enough = filling(fitting, lambda chosen: blocks(spec, chosen), profile)
     # Where warps are few, each is waited for.
-    return next(enough, replace(fitting[-1], sparse=method is Method.POPCOUNT))
+    return enough or replace(fitting[-1], sparse=method is Method.POPCOUNT)
 
 
 def space(spec: AttentionValue, profile: Profile) -> Iterator[Parameters]:
     """Blocks of more or fewer queries and channels, either method, values turned here or before."""
-    gpu = profile.gpu
-    assert gpu is not None
-    methods = [Method.TENSOR, Method.POPCOUNT] if gpu.has_bit_products else [Method.POPCOUNT]
     for chosen in _sizes(spec, _SPACE):
-        for method in methods:
+        for method in methods(profile):
             ways = [True] if method is Method.POPCOUNT else [True, False]
             for sparse in ways:
                 found = replace(chosen, method=method, sparse=sparse)

@@ -3,8 +3,9 @@
 from tvm.script.ir_builder import tirx as T
 
 from gsb_tvm.schedules.attention_value.cuda_output import Output
-from gsb_tvm.schedules.cuda.grid import call, registers
+from gsb_tvm.schedules.cuda.grid import registers
 from gsb_tvm.schedules.cuda.tile import MMA_COLUMNS
+from gsb_tvm.schedules.cuda.warp import word_of_quad
 from gsb_tvm.schedules.vector import Expr, bind, put
 
 
@@ -35,14 +36,6 @@ class Packed:
         """Put lanes' bits together and write the words."""
         for m, row in enumerate(rows):
             for half in range(2):
-                united = [_united(gathered[m * 2 + half], member) for gathered in self._gathered]
+                united = [word_of_quad(own[m * 2 + half], member) for own in self._gathered]
                 bits, below = (*united, None)[:2]
                 self._output.write_word(bind(row + half * 8), word, bits, below, member == 0)
-
-
-def _united(own: Expr, member: Expr) -> Expr:
-    """The word of four lanes that have two of every eight bits."""
-    word = bind(own << T.cast(member * 2, "uint32"))
-    for distance in (1, 2):
-        word = bind(word | call("gsb_exchange", word, T.int32(distance), dtype="uint32"))
-    return word

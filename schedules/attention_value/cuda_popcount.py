@@ -18,7 +18,8 @@ from gsb_tvm.schedules.attention_value.cuda_head import Head
 from gsb_tvm.schedules.attention_value.cuda_output import Output
 from gsb_tvm.schedules.attention_value.cuda_values import WORD_TILES, Values
 from gsb_tvm.schedules.cuda.grid import WARP, Place, call, loop, registers
-from gsb_tvm.schedules.vector import Expr, bind, put, store
+from gsb_tvm.schedules.cuda.warp import combined
+from gsb_tvm.schedules.vector import Expr, add, bind, put, store
 
 _VECTOR = 4  # words that one load takes
 
@@ -69,11 +70,7 @@ class Lanes:
             if (step + 1) * lanes > head.key_words:
                 found = T.if_then_else(word < head.key_words, found, T.uint32(0))
             own = bind(own + T.cast(T.popcount(found), "int32"))
-        distance = self._rows
-        while distance < WARP:
-            own = bind(own + call("gsb_exchange", own, T.int32(distance), dtype="int32"))
-            distance *= 2
-        return own
+        return combined(own, "int32", add, distance=self._rows)
 
     def _count(self, g: int, query: Expr, word: Expr, masked: bool) -> None:
         """Products of attention plane g with all value planes; of the first, if simple, counts."""

@@ -11,6 +11,7 @@ Others have no branches, and so do what a single warp has to do in less time.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from operator import or_
 
 from tvm.script.ir_builder import tirx as T
 
@@ -21,6 +22,7 @@ from gsb_tvm.schedules.attention_value.cuda_packed import Packed
 from gsb_tvm.schedules.attention_value.cuda_values import WORD_TILES, Values, key_rows
 from gsb_tvm.schedules.cuda.grid import Place, address, call, do, loop, registers
 from gsb_tvm.schedules.cuda.tile import HALF_WORDS, MMA_COLUMNS, MMA_WORDS
+from gsb_tvm.schedules.cuda.warp import combined
 from gsb_tvm.schedules.vector import Buffer, Expr, bind, put
 
 HELD = 96  # registers that a thread's words of attention may take
@@ -141,9 +143,7 @@ class Fragments:
         """Keys of any of 16 queries, in every lane of the same words."""
         for step in range(self._steps):
             found = self._attention(g, m, step, 0) | self._attention(g, m, step, 1)
-            for distance in (4, 8, 16):
-                found = bind(found)
-                found = found | call("gsb_exchange", found, T.int32(distance), dtype="uint32")
+            found = combined(bind(found), "uint32", or_, distance=4)
             put(self._any, found, self._at(g, m) * self._steps + step)
 
     def _correct(self, column: "_Column") -> None:

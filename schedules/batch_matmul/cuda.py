@@ -5,7 +5,6 @@ The tile's float sums stay in registers beside the counts, so that y is written 
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 from tvm.script.ir_builder import tirx as T
@@ -13,12 +12,12 @@ from tvm.script.ir_builder import tirx as T
 from gsb_tvm.dialect.bits import Rows, padded_tokens
 from gsb_tvm.dialect.specs import BatchMatmul, Kind
 from gsb_tvm.schedules.batch_matmul.formula import kinds
+from gsb_tvm.schedules.cuda.choosing import filling, fitting_tiles, tiles
 from gsb_tvm.schedules.cuda.grid import launch, prim_func, registers, synchronize
 from gsb_tvm.schedules.cuda.terms import terms
-from gsb_tvm.schedules.cuda.tile import COPY_WORDS, Method, Panel, Shape, Tile, shared_bytes
+from gsb_tvm.schedules.cuda.tile import COPY_WORDS, PLANES, Panel, Shape, Tile
 from gsb_tvm.schedules.vector import Buffer, Expr, bind, put, store
 from gsb_tvm.targets import Profile
-from gsb_tvm.targets.gpus import STATIC_SHARED_BYTES, Gpu
 
 Parameters = Shape
 
@@ -33,39 +32,22 @@ _SHAPES = (
 
 def rule(spec: BatchMatmul, profile: Profile) -> Shape:
     """The largest tile of which there is one for each multiprocessor; else the smallest."""
-    gpu = profile.gpu
-    assert gpu is not None
-    fitting = _fitting(spec, gpu)
-    enough = (shape for shape in fitting if blocks(spec, shape) >= gpu.multiprocessors)
-    return next(enough, fitting[-1])
+    fitting = _fitting(spec, profile)
+    return filling(fitting, lambda shape: blocks(spec, shape), profile) or fitting[-1]
 
 
 def space(spec: BatchMatmul, profile: Profile) -> Iterator[Shape]:
     """Tiles with panels of more or fewer words, more or fewer of them ahead, either method."""
-    gpu = profile.gpu
-    assert gpu is not None
-    methods = [Method.TENSOR, Method.POPCOUNT] if gpu.has_bit_products else [Method.POPCOUNT]
-    for shape in _fitting(spec, gpu):
-        for words in (4, 8, 16):
-            for stages in (2, 3):
-                for method in methods:
-                    found = replace(shape, words=words, stages=stages, method=method)
-                    if _shared_bytes(spec, found) <= STATIC_SHARED_BYTES:
-                        yield found
+    yield from tiles(_fitting(spec, profile), _planes(spec), (2, 3), profile)
 
 
-def _fitting(spec: BatchMatmul, gpu: Gpu) -> list[Shape]:
-    method = Method.TENSOR if gpu.has_bit_products else Method.POPCOUNT
-    shapes = [replace(shape, method=method) for shape in _SHAPES]
-    return [shape for shape in shapes if _shared_bytes(spec, shape) <= STATIC_SHARED_BYTES]
+def _fitting(spec: BatchMatmul, profile: Profile) -> list[Shape]:
+    return fitting_tiles(_SHAPES, _planes(spec), profile)
 
 
-def _planes(some: tuple[Kind, ...]) -> int:
-    return 1 + (Kind.MASKED in some)
-
-
-def _shared_bytes(spec: BatchMatmul, shape: Shape) -> int:
-    return shared_bytes(shape, _planes(spec.a_kinds), _planes(spec.b_kinds))
+def _planes(spec: BatchMatmul) -> tuple[int, int]:
+    """Planes of bits of a and of b that are multiplied at once."""
+    return 1 + (Kind.MASKED in spec.a_kinds), 1 + (Kind.MASKED in spec.b_kinds)
 
 
 def _grid(spec: BatchMatmul, shape: Shape) -> tuple[int, int]:
@@ -101,8 +83,9 @@ class _Product:
             self._batch = bind(row_block // down)
             self._first_row = bind(row_block % down * shape.rows)
             self._first_column = bind(place.block[0] % across * shape.columns)
-            a = Panel(shape, shape.rows, _planes(spec.a_kinds), self._source("a"))
-            b = Panel(shape, shape.columns, _planes(spec.b_kinds), self._source("b"))
+            of_a, of_b = _planes(spec)
+            a = Panel(shape, shape.rows, of_a, self._source("a"))
+            b = Panel(shape, shape.columns, of_b, self._source("b"))
             tile = Tile(shape, place, spec.a.packed_shape[1], a, b)
             self._sums = registers(shape.row_tiles * shape.column_tiles * 4, "float32")
             self._by_zeros(tile)
@@ -118,7 +101,7 @@ class _Product:
             # Rows beyond the last are the last ones once more.
             at = bind(T.min(first + row, last))
             number = self._pair[side == "b"]
-            name = f"{side}{number}_{('bits', 'nonzero')[plane]}"
+            name = f"{side}{number}_{PLANES[plane]}"
             return self._t[name], (self._batch, word, at)
 
         return source

@@ -9,8 +9,8 @@ from gsb_tvm.schedules.cuda.grid import (
     WARP,
     Place,
     address,
-    call,
     do,
+    last_of,
     shared,
     state,
     synchronize,
@@ -65,10 +65,7 @@ class Extremes:
         """Leave zeros, once every block of the launch has read; every thread must come here."""
         synchronize()
         with T.If(place.thread == 0), T.Then():
-            do("gsb_fence")
-            ended = address(self._state, self._count)
-            before = bind(call("gsb_atomic_add", ended, T.int32(1), dtype="int32"))
-            with T.If(before == blocks - 1), T.Then():
+            with last_of(blocks, address(self._state, self._count)):
                 for number in range(self._count + 1):
                     put(self._state, T.int32(0), number)
 

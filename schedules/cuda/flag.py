@@ -2,7 +2,7 @@
 
 from tvm.script.ir_builder import tirx as T
 
-from gsb_tvm.schedules.cuda.grid import Place, address, call, do, state
+from gsb_tvm.schedules.cuda.grid import Place, address, call, last_of, state
 from gsb_tvm.schedules.vector import Buffer, Expr, bind, put
 
 
@@ -19,8 +19,6 @@ class Flag:
         with T.If(place.thread == 0), T.Then():
             with T.If(raised_here), T.Then():
                 T.evaluate(call("gsb_atomic_or", found, T.int32(1), dtype="int32"))
-            do("gsb_fence")
-            before = bind(call("gsb_atomic_add", ended, T.int32(1), dtype="int32"))
-            with T.If(before == blocks - 1), T.Then():
+            with last_of(blocks, ended):
                 put(self._flag, call("gsb_atomic_exchange", found, T.int32(0), dtype="int32"), 0)
                 put(self._state, T.int32(0), 1)

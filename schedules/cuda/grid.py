@@ -70,6 +70,18 @@ def state(name: str, count: int) -> Buffer:
     return scratch(f"{STATE}{name}", (count,), "int32")
 
 
+@contextmanager
+def last_of(blocks: int, ended: Expr) -> Iterator[None]:
+    """What the last of ``blocks`` does; one thread of each comes here, behind all that it wrote.
+
+    ``ended`` points to an int32 of a state that counts them, which this block must make 0 again.
+    """
+    do("gsb_fence")
+    before = bind(call("gsb_atomic_add", ended, T.int32(1), dtype="int32"))
+    with T.If(before == blocks - 1), T.Then():
+        yield
+
+
 def shared(shape: Sequence[int], dtype: str) -> Buffer:
     """Memory of a block."""
     return T.alloc_buffer(tuple(shape), dtype, scope="shared")

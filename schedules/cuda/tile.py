@@ -31,6 +31,7 @@ from gsb_tvm.schedules.vector import Buffer, Expr, bind, put
 MMA_ROWS, MMA_COLUMNS, MMA_WORDS = 16, 8, 8
 HALF_WORDS = 4  # of the shorter product
 COPY_WORDS = 4  # neighbours that one copy takes: 16 bytes
+PLANES = ("bits", "nonzero")  # of a panel, in order
 SKEW = 8  # words between rows of a panel beyond a multiple of 32, so that lanes meet no bank twice
 
 
@@ -106,6 +107,13 @@ class Bits(StrEnum):
             return Bits.ALL
         return Bits.NEGATIVE if negative else Bits.POSITIVE
 
+    def taken(self, plane: Callable[[str], Expr]) -> Expr:
+        """Such bits of a word; ``plane`` gives its "bits", and "nonzero" where N counts."""
+        bits = plane("bits")
+        if self is Bits.ALL:
+            return bits
+        return plane("nonzero") & (~bits if self is Bits.NEGATIVE else bits)
+
 
 class Panel:
     """One operand's words of a tile: ``planes`` of bits, of which the second, if any, is nonzero.
@@ -153,10 +161,7 @@ class Panel:
 
     def word(self, stage: Expr, word: Expr, row: Expr, bits: Bits) -> Expr:
         """A row's word of such bits."""
-        plane = self._words[stage, 0, word, row]
-        if bits is Bits.ALL:
-            return plane
-        return self._words[stage, 1, word, row] & (~plane if bits is Bits.NEGATIVE else plane)
+        return bits.taken(lambda plane: self._words[stage, PLANES.index(plane), word, row])
 
 
 class Tile:

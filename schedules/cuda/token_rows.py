@@ -13,6 +13,7 @@ from functools import partial
 from tvm.script.ir_builder import tirx as T
 
 from gsb_tvm.dialect.bits import WORD_BITS, Rows, words
+from gsb_tvm.schedules.cuda.choosing import filling
 from gsb_tvm.schedules.cuda.grid import WARP, Place, each, registers, shared, synchronize
 from gsb_tvm.schedules.cuda.warp import ballot, combined
 from gsb_tvm.schedules.vector import Buffer, Expr, add, bind, put
@@ -77,16 +78,13 @@ def space(rows: Rows, planes: int) -> list[Parameters]:
 
 def rule(rows: Rows, planes: int, profile: Profile) -> Parameters:
     """As many tokens as leave a block for each multiprocessor, up to a line of the cache."""
-    gpu = profile.gpu
-    assert gpu is not None
     parts = _parts(rows)
     fitting = [
         p
         for p in space(rows, planes)
         if p.parts == parts and p.teams == min(p.tokens, max(1, 8 // parts))
     ]
-    enough = (p for p in fitting if p.blocks(rows) >= gpu.multiprocessors)
-    return next(enough, fitting[-1])
+    return filling(fitting, lambda p: p.blocks(rows), profile) or fitting[-1]
 
 
 def _parts(rows: Rows) -> int:

@@ -1,29 +1,29 @@
 """Dense layers on CUDA: tiles of counts of common bits, and their epilogue in registers."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from tvm.script.ir_builder import tirx as T
 
 from gsb_tvm.dialect.bits import WORD_BITS, padded_tokens
 from gsb_tvm.dialect.specs import Dense, Kind, Operand
+from gsb_tvm.schedules.cuda.choosing import filling, fitting_tiles, tiles
 from gsb_tvm.schedules.cuda.flag import Flag
-from gsb_tvm.schedules.cuda.grid import Place, call, launch, prim_func
+from gsb_tvm.schedules.cuda.grid import Place, launch, prim_func
 from gsb_tvm.schedules.cuda.terms import terms
 from gsb_tvm.schedules.cuda.tile import (
     COPY_WORDS,
     MMA_COLUMNS,
-    Method,
+    PLANES,
     Panel,
     Shape,
     Tile,
-    shared_bytes,
 )
+from gsb_tvm.schedules.cuda.warp import word_of_quad
 from gsb_tvm.schedules.dense.epilogue import real_bits
 from gsb_tvm.schedules.vector import Buffer, Expr, bind, load, store
 from gsb_tvm.targets import Profile
-from gsb_tvm.targets.gpus import STATIC_SHARED_BYTES, Gpu
 
 WORD_TILES = WORD_BITS // MMA_COLUMNS  # column tiles of one packed word
 
@@ -42,37 +42,24 @@ _SHAPES = (
 
 def rule(spec: Dense, profile: Profile) -> Shape:
     """The largest tile of which there is one for each multiprocessor; else the smallest."""
-    gpu = profile.gpu
-    assert gpu is not None
-    fitting = _fitting(spec, gpu)
-    enough = (s for s in fitting if blocks(spec, s) >= gpu.multiprocessors)
-    return next(enough, fitting[-1])
+    fitting = _fitting(spec, profile)
+    return filling(fitting, lambda shape: blocks(spec, shape), profile) or fitting[-1]
 
 
 def space(spec: Dense, profile: Profile) -> Iterator[Shape]:
     """Tiles with panels of more or fewer words, more or fewer of them ahead, either method."""
-    gpu = profile.gpu
-    assert gpu is not None
-    methods = [Method.TENSOR, Method.POPCOUNT] if gpu.has_bit_products else [Method.POPCOUNT]
-    for shape in _fitting(spec, gpu):
-        for words in (4, 8, 16):
-            for stages in (2, 3, 4):
-                for method in methods:
-                    found = replace(shape, words=words, stages=stages, method=method)
-                    if _shared_bytes(spec, found) <= STATIC_SHARED_BYTES:
-                        yield found
+    yield from tiles(_fitting(spec, profile), _planes(spec), (2, 3, 4), profile)
 
 
-def _fitting(spec: Dense, gpu: Gpu) -> list[Shape]:
+def _fitting(spec: Dense, profile: Profile) -> list[Shape]:
     """Tiles that the padded columns can be cut into."""
-    method = Method.TENSOR if gpu.has_bit_products else Method.POPCOUNT
-    shapes = [replace(s, method=method) for s in _SHAPES if spec.padded_columns % s.columns == 0]
-    return [s for s in shapes if _shared_bytes(spec, s) <= STATIC_SHARED_BYTES]
+    shapes = [shape for shape in _SHAPES if spec.padded_columns % shape.columns == 0]
+    return fitting_tiles(shapes, _planes(spec), profile)
 
 
-def _shared_bytes(spec: Dense, shape: Shape) -> int:
-    planes = [1 + (kind is Kind.MASKED) for kind in (spec.activation, spec.weight)]
-    return shared_bytes(shape, *planes)
+def _planes(spec: Dense) -> tuple[int, int]:
+    """Planes of bits of the activation and of the weight."""
+    return 1 + (spec.activation is Kind.MASKED), 1 + (spec.weight is Kind.MASKED)
 
 
 def blocks(spec: Dense, shape: Shape) -> int:
@@ -134,16 +121,16 @@ class _Layer:
 
         def activation(plane: int, word: Expr, row: Expr) -> tuple[Buffer, tuple[Expr, ...]]:
             at = bind(T.min(self._first_row + row, self._rows - COPY_WORDS))
-            name = ("a_bits", "a_nonzero")[plane]
-            return self._t[name], (at // self._padded, word, at % self._padded)
+            return self._t[f"a_{PLANES[plane]}"], (at // self._padded, word, at % self._padded)
 
         def weight(plane: int, word: Expr, column: Expr) -> tuple[Buffer, tuple[Expr, ...]]:
             tile = self._column * (shape.columns // spec.column_tile) + column // spec.column_tile
             name = ("weight", "weight_nonzero")[plane]
             return self._t[name], (tile, word, column % spec.column_tile)
 
-        a = Panel(shape, shape.rows, 1 + (spec.activation is Kind.MASKED), activation)
-        b = Panel(shape, shape.columns, 1 + (spec.weight is Kind.MASKED), weight)
+        of_a, of_b = _planes(spec)
+        a = Panel(shape, shape.rows, of_a, activation)
+        b = Panel(shape, shape.columns, of_b, weight)
         return Tile(shape, place, spec.rows.packed_shape[1], a, b)
 
     def _multiply(self, tile: Tile, activation: Kind) -> None:
@@ -254,7 +241,4 @@ class _Bounds:
                 distance = T.reinterpret("uint32", tile.dot(m, self._tiles[n], half, j) - lo)
                 bit = T.uint32(1 << (n * MMA_COLUMNS + j))
                 own = own | T.Select(distance <= width, bit, T.uint32(0))
-        word = bind(own << T.cast(tile.member * 2, "uint32"))
-        for distance in (1, 2):
-            word = bind(word | call("gsb_exchange", word, T.int32(distance), dtype="uint32"))
-        return word
+        return word_of_quad(own, tile.member)

@@ -18,6 +18,7 @@ from typing import Any
 from tvm.script.ir_builder import tirx as T
 
 from gsb_tvm.dialect.specs import Patches
+from gsb_tvm.schedules.cuda.choosing import filling
 from gsb_tvm.schedules.cuda.grid import (
     WARP,
     Place,
@@ -39,7 +40,7 @@ from gsb_tvm.schedules.patches.cuda_tile import (
 )
 from gsb_tvm.schedules.vector import Buffer, Expr, bind, load, put, store
 from gsb_tvm.targets import Profile
-from gsb_tvm.targets.gpus import STATIC_SHARED_BYTES, Gpu
+from gsb_tvm.targets.gpus import STATIC_SHARED_BYTES
 
 __all__ = ["Parameters", "blocks", "kernel", "rule", "space"]
 
@@ -60,14 +61,11 @@ _MOST_THREADS = 512
 
 def rule(spec: Patches, profile: Profile) -> Parameters:
     """The largest tile of which there is one for each multiprocessor; else the smallest."""
-    gpu = _gpu(profile)
-    enough = (tile for tile in _TILES if blocks(spec, tile) >= gpu.multiprocessors)
-    return next(enough, _TILES[-1])
+    return filling(_TILES, lambda tile: blocks(spec, tile), profile) or _TILES[-1]
 
 
-def space(_spec: Patches, profile: Profile) -> Iterator[Parameters]:
+def space(_spec: Patches, _profile: Profile) -> Iterator[Parameters]:
     """Every tile with shorter and longer panels, and with fewer and more slices."""
-    assert _gpu(profile)
     for tile in (*_TILES, *_LARGE_TILES):
         for slices in sorted({max(1, tile.slices // 2), tile.slices, 2 * tile.slices}):
             for chunk in _CHUNKS:
@@ -78,11 +76,6 @@ def space(_spec: Patches, profile: Profile) -> Iterator[Parameters]:
 
 def _fits(tile: Parameters) -> bool:
     return tile.shared_bytes <= STATIC_SHARED_BYTES and tile.threads <= _MOST_THREADS
-
-
-def _gpu(profile: Profile) -> Gpu:
-    assert profile.gpu is not None
-    return profile.gpu
 
 
 def blocks(spec: Patches, tile: Parameters) -> int:
