@@ -74,15 +74,16 @@ class Scores:
         """``emit`` for the terms of the kinds; where there are no zeros, masked signs are signs."""
         spec = self._spec
         kinds = (spec.query_kind, spec.key_kind)
+        full = terms(*kinds, spec.q.width)
         zeros = flags(spec, self._t)
         if zeros is None:
-            emit(terms(*kinds, spec.q.width))
+            emit(full)
             return
         with T.If(zeros == 0):
             with T.Then():
-                emit(terms(*map(as_signs, kinds), spec.q.width))
+                emit(terms(as_signs(kinds[0]), as_signs(kinds[1]), spec.q.width))
             with T.Else():
-                emit(terms(*kinds, spec.q.width))
+                emit(full)
 
     def _dot(self, form: Terms, word: Expr, counts: Buffer, first: int) -> None:
         for i in range(PER_WORD):
