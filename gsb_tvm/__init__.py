@@ -12,7 +12,7 @@ from gsb_tvm.dialect.versions import PACKAGE as __version__
 
 if TYPE_CHECKING:
     from gsb_tvm.api import build
-    from gsb_tvm.runtime.cuda.session import load as load_cuda
+    from gsb_tvm.runtime.cuda.session import load_cuda
     from gsb_tvm.runtime.session import Module, load
 
 __all__ = ["GsbError", "Module", "__version__", "build", "load", "load_cuda"]
@@ -32,7 +32,7 @@ def __getattr__(name: str) -> Any:
         from gsb_tvm.dialect.versions import check_tvm
 
         check_tvm()
-    value = getattr(import_module(_HOMES[name]), "load" if name == "load_cuda" else name)
+    value = getattr(import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
 

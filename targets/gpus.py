@@ -30,8 +30,13 @@ class Gpu:
     @property
     def capability(self) -> tuple[int, int]:
         """Compute capability, major and minor number."""
-        digits = self.arch.removeprefix("sm_")
-        return int(digits[:-1]), int(digits[-1])
+        return capability(self.arch)
+
+
+def capability(arch: str) -> tuple[int, int]:
+    """Compute capability of an architecture, known here or not: (9, 0) for "sm_90"."""
+    digits = arch.removeprefix("sm_")
+    return int(digits[:-1]), int(digits[-1])
 
 
 STATIC_SHARED_BYTES = 48 << 10

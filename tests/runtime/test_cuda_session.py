@@ -40,7 +40,7 @@ def images(seed=0):
 
 def test_it_computes_what_a_cpu_does(folder, sources, on_cpu):
     gpu = EmulatedGpu(*sources)
-    module = session.load(folder / "model.so", gpu)
+    module = session.load_cuda(folder / "model.so", gpu)
     for seed in range(3):
         x = images(seed)
         np.testing.assert_allclose(module(x), on_cpu(x), rtol=0, atol=1e-5)
@@ -52,20 +52,20 @@ def test_where_somebody_records_nothing_is_made_a_graph(folder, sources, on_cpu)
     gpu = EmulatedGpu(*sources)
     gpu.captured = []
     x = images()
-    module = session.load(folder / "model.so", gpu)
+    module = session.load_cuda(folder / "model.so", gpu)
     np.testing.assert_allclose(module(x), on_cpu(x), rtol=0, atol=1e-5)
     assert gpu.graphs == 0
 
 
 def test_a_later_gpu_takes_the_ptx(folder, sources):
     gpu = EmulatedGpu(*sources, arch=(12, 0))
-    session.load(folder / "model.so", gpu)
+    session.load_cuda(folder / "model.so", gpu)
     assert all(b".version" in image for image in gpu.loaded)
 
 
 def test_an_older_gpu_is_refused(folder, sources):
     with pytest.raises(ArtefactError, match="made for sm_90, and this GPU is sm_80, an older one"):
-        session.load(folder / "model.so", EmulatedGpu(*sources, arch=(8, 0)))
+        session.load_cuda(folder / "model.so", EmulatedGpu(*sources, arch=(8, 0)))
 
 
 def test_each_kind_is_loaded_by_its_own(folder, on_cpu, tmp_path):
@@ -77,7 +77,7 @@ def test_each_kind_is_loaded_by_its_own(folder, on_cpu, tmp_path):
 
 
 def test_inputs_are_checked(folder, sources):
-    module = session.load(folder / "model.so", EmulatedGpu(*sources))
+    module = session.load_cuda(folder / "model.so", EmulatedGpu(*sources))
     with pytest.raises(UsageError, match="is float64, expected float32"):
         module(images().astype(np.float64))
     with pytest.raises(UsageError, match="is not given"):

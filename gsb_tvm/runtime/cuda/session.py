@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gsb_tvm.dialect.errors import ArtefactError, UsageError
 from gsb_tvm.runtime import metadata as meta
@@ -26,6 +25,7 @@ from gsb_tvm.runtime.cuda.driver import (
 )
 from gsb_tvm.runtime.cuda.symbols import cubin_symbol, ptx_symbol, section_of
 from gsb_tvm.runtime.sections import Contents, find_section
+from gsb_tvm.targets.gpus import capability
 
 
 class CudaModule:
@@ -101,9 +101,15 @@ class CudaModule:
                 for value, spec in zip(values, inputs, strict=True)
             ]
             if results is None:
-                found = self._to_host(programs, read, outputs, handle, room, borrowed)
+                found: list[Any] = [np.empty(tuple(s.shape), s.dtype) for s in outputs]
+                pointers = [borrowed.take(array.nbytes) for array in found]
             else:
-                found = self._to_device(programs, read, outputs, handle, room, results)
+                found, written = results, self._written(results, outputs, handle)
+                pointers = [tensor.pointer for tensor in written]
+            self._run(programs, [tensor.pointer for tensor in read], pointers, handle, room)
+            if results is None:
+                for array, pointer in zip(found, pointers, strict=True):
+                    self._device.download(array, pointer, handle)
             if borrowed.pointers:
                 self._device.synchronize(handle)
         if len(found) == 1:
@@ -125,9 +131,7 @@ class CudaModule:
     ) -> tuple[list[meta.Program], list[meta.Tensor], list[meta.Tensor]]:
         """Programs that compute a call, and what they take and give together."""
         first = self.metadata.program
-        if not first.batch:
-            return [first], list(first.inputs), list(first.outputs)
-        shape: Sequence[int] = getattr(values[0], "shape", ())
+        shape: Sequence[int] = getattr(values[0], "shape", ()) if first.batch else ()
         if not len(shape):
             return [first], list(first.inputs), list(first.outputs)
         batch = int(shape[0])
@@ -140,49 +144,29 @@ class CudaModule:
     def _input(
         self, value: Any, spec: meta.Tensor, stream: Stream, borrowed: "_Borrowed"
     ) -> tensors.OnDevice:
+        """An input on the GPU: as it is, or copied there."""
         if tensors.is_on_device(value):
-            found = tensors.taken(value, spec.name, self._device.ordinal, stream)
-            return tensors.checked(found, spec)
+            return self._taken(value, spec, stream)
         array = tensors.on_host(value, spec)
         pointer = borrowed.take(array.nbytes)
         self._device.upload(pointer, array, stream)
         return tensors.OnDevice(pointer, array.shape, spec.dtype, array)
 
-    def _to_host(
-        self,
-        programs: Sequence[meta.Program],
-        read: Sequence[tensors.OnDevice],
-        outputs: Sequence[meta.Tensor],
-        stream: Stream,
-        room: "_Room",
-        borrowed: "_Borrowed",
-    ) -> list[NDArray[Any]]:
-        arrays = [np.empty(tuple(spec.shape), spec.dtype) for spec in outputs]
-        pointers = [borrowed.take(array.nbytes) for array in arrays]
-        self._run(programs, [tensor.pointer for tensor in read], pointers, stream, room)
-        for array, pointer in zip(arrays, pointers, strict=True):
-            self._device.download(array, pointer, stream)
-        return arrays
-
-    def _to_device(
-        self,
-        programs: Sequence[meta.Program],
-        read: Sequence[tensors.OnDevice],
-        outputs: Sequence[meta.Tensor],
-        stream: Stream,
-        room: "_Room",
-        results: Sequence[Any],
-    ) -> list[Any]:
+    def _written(
+        self, results: Sequence[Any], outputs: Sequence[meta.Tensor], stream: Stream
+    ) -> list[tensors.OnDevice]:
+        """Tensors to write, as they are."""
         if len(results) != len(outputs):
             raise UsageError(f"out has {len(results)} tensors, expected {len(outputs)}.")
-        written = []
         for value, spec in zip(results, outputs, strict=True):
             if not tensors.is_on_device(value):
                 raise UsageError(f'out for "{spec.name}" is not on a GPU. Leave out= away.')
-            found = tensors.taken(value, spec.name, self._device.ordinal, stream)
-            written.append(tensors.checked(found, spec).pointer)
-        self._run(programs, [tensor.pointer for tensor in read], written, stream, room)
-        return list(results)
+        pairs = zip(results, outputs, strict=True)
+        return [self._taken(value, spec, stream) for value, spec in pairs]
+
+    def _taken(self, value: Any, spec: meta.Tensor, stream: Stream) -> tensors.OnDevice:
+        found = tensors.taken(value, spec.name, self._device.ordinal, stream)
+        return tensors.checked(found, spec)
 
     def _run(
         self,
@@ -213,47 +197,47 @@ class CudaModule:
         room: "_Room",
     ) -> None:
         """All launches as one graph; one by one where somebody else records them."""
-        nodes = self._nodes(program, inputs, outputs, room)
+
+        def node(number: int) -> Node:
+            return self._node(program, number, inputs, outputs, room)
+
         if self._device.is_capturing(stream):
-            for node in nodes:
-                self._device.run(node, stream)
+            for number in range(_length(program)):
+                self._device.run(node(number), stream)
             return
         known = room.graphs.get(program.entry)
         if known is None:
-            known = room.graphs[program.entry] = _Recorded(self._device.graph(nodes), nodes)
-        for number, (before, node) in enumerate(zip(known.nodes, nodes, strict=True)):
-            if before != node:
-                self._device.change(known.graph, number, node)
-        known.nodes = nodes
+            nodes = [node(number) for number in range(_length(program))]
+            known = _Recorded(self._device.graph(nodes), nodes, _moving(program))
+            room.graphs[program.entry] = known
+        for number in known.moving:
+            if (wanted := node(number)) != known.nodes[number]:
+                self._device.change(known.graph, number, wanted)
+                known.nodes[number] = wanted
         self._device.run_graph(known.graph, stream)
 
-    def _nodes(
+    def _node(
         self,
         program: meta.Program,
+        number: int,
         inputs: Sequence[Pointer],
         outputs: Sequence[Pointer],
         room: "_Room",
-    ) -> list[Node]:
+    ) -> Node:
+        """A launch of a program by its number, or, behind the last, the copy of an output."""
+
         def place(where: meta.Place) -> Pointer:
             if where.where == "input":
                 return inputs[where.at]
             return (room.memory if where.where == "memory" else self._weights) + where.at
 
-        functions = self._functions[program.entry]
-        nodes: list[Node] = [
-            LaunchNode(
-                functions[launch.function],
-                launch.grid,
-                launch.block,
-                tuple(map(place, launch.arguments)),
-            )
-            for launch in program.launches
-        ]
-        results = zip(outputs, program.results, program.outputs, strict=True)
-        for pointer, where, spec in results:
-            if _size(spec):
-                nodes.append(CopyNode(pointer, place(where), _size(spec)))
-        return nodes
+        if number >= len(program.launches):
+            output = _copied(program)[number - len(program.launches)]
+            source = place(program.results[output])
+            return CopyNode(outputs[output], source, _size(program.outputs[output]))
+        launch = program.launches[number]
+        function = self._functions[program.entry][launch.function]
+        return LaunchNode(function, launch.grid, launch.block, tuple(map(place, launch.arguments)))
 
     def _room(self, stream: Stream) -> "_Room":
         """Memory of the calling thread's calls on a stream."""
@@ -268,10 +252,11 @@ class CudaModule:
 
 @dataclass
 class _Recorded:
-    """A program's graph, and what its nodes do now."""
+    """A program's graph, what its nodes do now, and which depend on a call's tensors."""
 
     graph: Any
     nodes: list[Node]
+    moving: list[int]
 
 
 @dataclass
@@ -306,6 +291,26 @@ class _Borrowed:
         return self.pointers[-1]
 
 
+def _length(program: meta.Program) -> int:
+    """Nodes of a program: launches, then copies."""
+    return len(program.launches) + len(_copied(program))
+
+
+def _copied(program: meta.Program) -> list[int]:
+    """Outputs of a program that are not empty."""
+    return [number for number, spec in enumerate(program.outputs) if _size(spec)]
+
+
+def _moving(program: meta.Program) -> list[int]:
+    """Nodes that touch tensors of a call."""
+    reading = [
+        number
+        for number, launch in enumerate(program.launches)
+        if any(argument.where == "input" for argument in launch.arguments)
+    ]
+    return [*reading, *range(len(program.launches), _length(program))]
+
+
 def _size(spec: meta.Tensor) -> int:
     """Bytes of a tensor."""
     return int(np.prod(spec.shape, dtype=np.int64)) * np.dtype(spec.dtype).itemsize
@@ -320,7 +325,7 @@ def _functions(
     program: meta.Program, metadata: meta.Metadata, data: Contents, device: Device, name: str
 ) -> Mapping[str, Any]:
     """Functions that a program launches, by name: of the machine code, or of the PTX."""
-    made, here = _capability(metadata.target.gpu), device.capability()
+    made, here = capability(metadata.target.gpu), device.capability()
     if made[0] == here[0] and made[1] <= here[1]:
         symbol = cubin_symbol(program.entry)
     elif made <= here:
@@ -336,12 +341,7 @@ def _functions(
     return {function: device.function(module, function) for function in names}
 
 
-def _capability(arch: str) -> tuple[int, int]:
-    digits = arch.removeprefix("sm_")
-    return int(digits[:-1]), int(digits[-1])
-
-
-def load(path: str | Path, device: int | Device = 0) -> CudaModule:
+def load_cuda(path: str | Path, device: int | Device = 0) -> CudaModule:
     """Load an artefact for a GPU.
 
     Parameters

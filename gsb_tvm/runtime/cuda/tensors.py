@@ -10,7 +10,7 @@ from gsb_tvm.runtime import metadata as meta
 from gsb_tvm.runtime.arrays import as_array, as_input
 from gsb_tvm.runtime.cuda.driver import Pointer, Stream
 
-_CPU, _CUDA, _CUDA_MANAGED = 1, 2, 13  # DLDeviceType, dlpack.h
+_CUDA, _CUDA_MANAGED = 2, 13  # DLDeviceType, dlpack.h
 
 
 @dataclass(frozen=True)
