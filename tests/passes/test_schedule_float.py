@@ -15,28 +15,11 @@ from gsb_tvm.schedules.records import Record, feature_set
 from gsb_tvm.schedules.standings import PROVEN
 from gsb_tvm.schedules.tunings import Tunings
 from gsb_tvm.testing import module_of
+from tests.passes.float_operators import SHAPE, norm, product, softmax, steps
 from tests.passes.graphs import const, quarters, recognised, through, two_level
 from tests.passes.lowering import PROFILE, kernels, legalized, run_compiled
 
 PASS = ScheduleFloat(PROFILE)
-SHAPE = (2, 3, 33)
-
-
-def product(e, x):
-    w = np.random.default_rng(0).standard_normal((33, 16))
-    return e(op.add(e(op.matmul(x, const(w))), const(np.ones(16))))
-
-
-def norm(e, x):
-    return e(op.nn.layer_norm(x, const(np.ones(33)), const(np.zeros(33)), axes=[-1]))
-
-
-def softmax(e, x):
-    return e(op.nn.softmax(x))
-
-
-def steps(e, x):
-    return e(op.multiply(e(op.add(x, const(np.ones(33)))), e(op.tanh(x))))
 
 
 @pytest.mark.parametrize("build", [product, norm, softmax, steps])

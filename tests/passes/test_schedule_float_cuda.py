@@ -1,6 +1,5 @@
 """For a GPU every float loop nest is bound to threads, and packed kernels stay."""
 
-import numpy as np
 import pytest
 from tvm import tirx
 from tvm.relax import op
@@ -13,28 +12,11 @@ from gsb_tvm.passes.pack_dense import PackDense
 from gsb_tvm.passes.schedule_float_cuda import ScheduleFloatCuda
 from gsb_tvm.targets import resolve
 from gsb_tvm.testing import module_of
+from tests.passes.float_operators import SHAPE, norm, product, softmax, steps
 from tests.passes.graphs import const, recognised, through, two_level
 from tests.passes.lowering import PROFILE, kernels, legalized
 
 PASS = ScheduleFloatCuda(resolve("cuda -arch=sm_90"))
-SHAPE = (2, 3, 33)
-
-
-def product(e, x):
-    w = np.random.default_rng(0).standard_normal((33, 16))
-    return e(op.add(e(op.matmul(x, const(w))), const(np.ones(16))))
-
-
-def norm(e, x):
-    return e(op.nn.layer_norm(x, const(np.ones(33)), const(np.zeros(33)), axes=[-1]))
-
-
-def softmax(e, x):
-    return e(op.nn.softmax(x))
-
-
-def steps(e, x):
-    return e(op.multiply(e(op.add(x, const(np.ones(33)))), e(op.tanh(x))))
 
 
 def axes(func):
