@@ -49,7 +49,7 @@ __all__ = ["Parameters", "blocks", "kernel", "rule", "space"]
 _TILES = (
     Parameters(2, 2, 2, 2, 1, 16),
     Parameters(2, 1, 2, 2, 2, 16),
-    Parameters(1, 1, 2, 2, 4, 32),
+    Parameters(1, 1, 2, 2, 4, 16),
     Parameters(1, 1, 2, 1, 8, 32),
     Parameters(1, 1, 1, 1, 8, 64),
 )

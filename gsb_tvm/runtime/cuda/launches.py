@@ -71,12 +71,13 @@ def lower(functions: Mapping[str, Any], profile: Profile) -> Kernels:
 
     target = profile.tvm_target()
     opened = {name: _Opened(name, func) for name, func in functions.items()}
-    # Where a kernel says itself where threads wait, TVM shall not guess: it refuses conditions. Of
-    # others it has to find out how little of a buffer a block needs.
+    # Where a kernel says itself where threads wait, TVM shall not guess: it refuses conditions. Nor
+    # shall it give two buffers one place: it would, where one thread is done with the first and
+    # others still read it. Of other kernels it finds out how little of a buffer a block needs.
     own = [name for name, func in functions.items() if SYNCHRONIZED in (func.attrs or {})]
     device, host = {}, {}
     for names, context in (
-        (own, lowering("s_tir.ThreadSync")),
+        (own, lowering("s_tir.ThreadSync", "tirx.StorageRewrite")),
         (functions.keys() - set(own), tvm.transform.PassContext()),
     ):
         module = IRModule({GlobalVar(name): opened[name].func for name in sorted(names)})

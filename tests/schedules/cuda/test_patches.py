@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gsb_tvm.dialect.specs import Patches
 from gsb_tvm.schedules import families
-from gsb_tvm.schedules.patches.cuda import Parameters, kernel
+from gsb_tvm.schedules.patches.cuda import Parameters, kernel, rule
 from gsb_tvm.targets import resolve
 from gsb_tvm.targets.gpus import STATIC_SHARED_BYTES
 from tests.schedules.cuda.kernels import ARCHS, check, compiled
@@ -101,3 +101,10 @@ def test_large_tiles_of_the_space(tile):
 def test_the_largest_tile_that_fills_the_machine():
     assert Parameters(**families.rule(DEIT_SMALL, SM_90)) == SMALL
     assert families.rule(replace(DEIT_SMALL, batch=256), SM_90)["warp_rows"] == 2
+
+
+@pytest.mark.parametrize("batch", [1, 2, 4, 8, 16, 256])
+@pytest.mark.parametrize("arch", ARCHS)
+def test_what_the_rule_takes_of_the_space_fits_into_a_block(arch, batch):
+    spec = Patches(batch, 3, (224, 224), (16, 16), 384, True, True, True, 2)
+    assert rule(spec, resolve(f"cuda -arch={arch}")).shared_bytes <= STATIC_SHARED_BYTES
