@@ -41,7 +41,9 @@ class Bad:
     kinds: tuple[str, ...]
     first: str = "rule"
     kernel: str = "Test {}"
-    version: int = 1
+
+    def version(self, _profile: Any) -> int:
+        return 1
 
     def space(self, _profile: Any) -> tuple[dict[str, Any], ...]:
         return ({"kind": self.first}, *({"kind": kind} for kind in self.kinds))
@@ -58,7 +60,9 @@ class Bad:
 
         return prim_func(TENSORS, body)
 
-    def sample(self, _choice: Any, rng: np.random.Generator, *, zeros: bool) -> Sample:
+    def sample(
+        self, _profile: Any, _choice: Any, rng: np.random.Generator, *, zeros: bool
+    ) -> Sample:
         x = rng.integers(0, 100, SIZE, dtype=np.int32)
         return Sample([x], [x + 1], [None])
 
