@@ -11,7 +11,7 @@ rule of this one.
 import argparse
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -131,17 +131,29 @@ def _regain(args: argparse.Namespace, profile: Profile, found: Sequence["Task"])
         [Pair(task, good, task.space[task.best]) for task, good in zip(poor, goods, strict=True)],
         profile,
     )
+    choices = [dict(task.space[task.best]) for task in poor]
     rows = [
-        [task.name, task.shape, f"{task.trials}/{len(task.space)}", f"{a:.2f}", f"{b:.2f}"]
-        for task, a, b in zip(poor, starts, ends, strict=True)
+        [task.name, task.shape, said, f"{task.trials}/{len(task.space)}", f"{a:.2f}", f"{b:.2f}"]
+        for task, a, b, said in zip(
+            poor, starts, ends, map(_differing, choices, goods), strict=True
+        )
     ]
+    headings = ("kernel", "shape", "unlike the rule", "trials", "start", "tuned")
     console.show(
-        console.figures(("kernel", "shape", "trials", "start", "tuned"), rows, texts=2),
+        console.figures(headings, rows, texts=3),
         "speed as a share of that by this CPU's rule",
     )
     if args.json:
-        write_json(args.json, {"poor": args.poor, "start": starts, "tuned": ends})
+        write_json(
+            args.json, {"poor": args.poor, "start": starts, "tuned": ends, "choices": choices}
+        )
     return int(ExitCode.OK)
+
+
+def _differing(choice: Mapping[str, object], rule: Mapping[str, object]) -> str:
+    """What of a choice the rule would have otherwise."""
+    parts = (f"{name} {choice[name]}" for name in choice if choice[name] != rule.get(name))
+    return ", ".join(parts) or "nothing"
 
 
 if __name__ == "__main__":
