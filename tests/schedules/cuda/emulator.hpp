@@ -390,6 +390,18 @@ auto callers(std::index_sequence<N...>) {
   return std::vector<void (*)(void*, void**)>{call_with<N>...};
 }
 
+// A kernel of the source, and the number of pointers that it takes.
+struct Listed {
+  const char* name;
+  void* target;
+  int pointers;
+};
+
+template <typename... T>
+Listed listed(const char* name, void (*target)(T*...)) {
+  return {name, reinterpret_cast<void*>(target), static_cast<int>(sizeof...(T))};
+}
+
 }  // namespace gsb
 
 // Run a kernel of `count` pointers; 0, or 1 where gsb_error() says what is wrong.

@@ -1,6 +1,7 @@
 """Generated CUDA source on this CPU: ``emulator.hpp`` says how."""
 
 import ctypes
+import re
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -60,20 +61,36 @@ class Memory:
         return inside.view(self._data.dtype).reshape(self._data.shape)
 
 
+_FUNCTION = re.compile(r'^extern "C" __global__ void (?:__launch_bounds__\(\d+\) )?(\w+)\(', re.M)
+
+
+def compile_library(source: str, library: Path) -> None:
+    """Compile generated source into a shared library.
+
+    It runs launches by ``gsb_launch``; its table ``gsb_kernels`` has the functions and how many
+    pointers each takes.
+    """
+    rows = [f'gsb::listed("{name}", {name}),' for name in dict.fromkeys(_FUNCTION.findall(source))]
+    table = "\n".join(['extern "C" { gsb::Listed gsb_kernels[] = {', *rows, "{}}; }"])
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        (folder / "cuda.h").touch()
+        (folder / "math_constants.h").write_text(HEADERS["math_constants.h"], encoding="utf-8")
+        text = f'#include "emulator.hpp"\n{source}\n{table}\n'
+        (folder / "kernels.cpp").write_text(text, encoding="utf-8")
+        command = ["g++", "-std=c++17", "-O1", "-shared", "-fPIC", "-w", "-ffp-contract=off"]
+        command += [f"-I{folder}", f"-I{HERE}", "kernels.cpp", "-o", str(library.resolve())]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[:4000]
+
+
 class Emulated:
     """Compiled source of kernels."""
 
     def __init__(self, source: str) -> None:
         self._folder = tempfile.TemporaryDirectory()
-        folder = Path(self._folder.name)
-        (folder / "cuda.h").touch()
-        (folder / "math_constants.h").write_text(HEADERS["math_constants.h"], encoding="utf-8")
-        (folder / "kernels.cpp").write_text(f'#include "emulator.hpp"\n{source}', encoding="utf-8")
-        library = folder / "kernels.so"
-        command = ["g++", "-std=c++17", "-O1", "-shared", "-fPIC", "-w", "-ffp-contract=off"]
-        command += [f"-I{folder}", f"-I{HERE}", "kernels.cpp", "-o", str(library)]
-        made = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-        assert made.returncode == 0, made.stderr[:4000]
+        library = Path(self._folder.name, "kernels.so")
+        compile_library(source, library)
         self._library = ctypes.CDLL(str(library))
         self._library.gsb_error.restype = ctypes.c_char_p
 
