@@ -1,0 +1,45 @@
+"""What kernels and models are checked on: drawn from seeds, so that nothing of it is carried."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gsb_tvm.dialect.specs import decode
+from gsb_tvm.runtime import metadata as meta
+from gsb_tvm.runtime.batches import sized
+from gsb_tvm.runtime.verify import draw
+from gsb_tvm.tuning.samples import Sample, sample
+from tests.gpu.folder import Case, Reference
+from tests.gpu.widening import widened
+
+Array = NDArray[Any]
+
+_RUNS = 3
+# Moves what a network rounds by as much as another order of summation does: runtime/reference.py.
+_NUDGE = 2.0**-22
+
+
+def samples(drawn: str) -> list[Sample]:
+    """Inputs of an operator and what must come out: masked planes without zeros, then with some."""
+    spec = decode(drawn)
+    return [sample(spec, np.random.default_rng(0), zeros=zeros) for zeros in (False, True)]
+
+
+def samples_of(case: Case, drawn: Sequence[Sample]) -> list[Sample]:
+    """The samples of a kernel from those of fewer images."""
+    return [widened(each, decode(case.drawn), decode(case.spec)) for each in drawn]
+
+
+def images(spec: meta.Tensor, reference: Reference) -> list[Array]:
+    """Inputs of the calls of a reference."""
+    rng = np.random.default_rng(reference.seed)
+    return [draw(sized(spec, reference.batch), rng) for _ in range(reference.count)]
+
+
+def nudged(drawn: Sequence[Array]) -> Iterator[list[Array]]:
+    """The inputs as they are, then scaled by so little that rounding alone differs."""
+    for run in range(_RUNS):
+        factor = np.float32(1 + run * _NUDGE)
+        yield [x * factor for x in drawn]

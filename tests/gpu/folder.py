@@ -1,0 +1,128 @@
+"""What is carried to a machine with a GPU: written by ``prepare``, read by the stages.
+
+``contents.json`` lists it. Each kernel is a cubin of its own, ``kernels/<name>.cubin``; each
+model an artefact, ``<name>.so``, beside the outputs of its CPU's artefact, ``<name>.npz``;
+``limits.cubin`` holds the loops of :mod:`benchmarks.gpu.limits`, and ``site`` packages that such a
+machine lacks.
+
+Nothing here and nothing that is imported here needs TVM.
+"""
+
+from pathlib import Path
+
+import msgspec
+
+from gsb_tvm.dialect.errors import ArtefactError
+from gsb_tvm.runtime import metadata as meta
+
+CONTENTS = "contents.json"
+LIMITS = "limits.cubin"
+SITE = "site"
+DEIT_SMALL = "deit-small"
+"""The model that is timed, and its preset in :mod:`gsb_tvm.models.gsb`."""
+
+
+class Case(msgspec.Struct, frozen=True, kw_only=True):
+    """A kernel and what it is checked on.
+
+    Attributes
+    ----------
+    spec
+        Of the kernel, as :func:`gsb_tvm.dialect.specs.encode` writes it.
+    drawn
+        The same of fewer images: those that are drawn. The kernel's are these, again and again.
+    choice
+        Parameters of the kernel; ``is_rule`` says whether they are the rule's.
+    launches
+        The kernel; of its pointers "input" counts all tensors, inputs before outputs, and "memory"
+        is scratch, then what is zero before and behind it.
+    is_small
+        Whether it takes milliseconds on a GPU that is watched.
+    """
+
+    name: str
+    spec: str
+    drawn: str
+    choice: dict[str, int | float | str]
+    is_rule: bool
+    launches: tuple[meta.Launch, ...]
+    scratch_bytes: int
+    state_bytes: int
+    is_small: bool
+
+    @property
+    def functions(self) -> set[str]:
+        """Names of what it launches."""
+        return {launch.function for launch in self.launches}
+
+
+class Reference(msgspec.Struct, frozen=True, kw_only=True):
+    """Outputs of a model for ``count`` calls of ``batch`` images drawn from ``seed``.
+
+    In the file they are an array called ``key``, (runs, count * batch, classes) float32: runs
+    differ by the rounding of their inputs alone.
+    """
+
+    batch: int
+    count: int
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """Name of the array."""
+        return f"batch{self.batch}"
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True):
+    """A compiled model and its references."""
+
+    name: str
+    references: tuple[Reference, ...]
+
+
+class Contents(msgspec.Struct, frozen=True, kw_only=True):
+    """All of a folder."""
+
+    arch: str
+    versions: meta.Versions
+    cases: tuple[Case, ...]
+    models: tuple[Model, ...]
+
+
+def contents(folder: Path) -> Contents:
+    """Read what a folder holds.
+
+    Raises
+    ------
+    ArtefactError
+        It is no folder of ``tests.gpu.prepare``.
+    """
+    path = folder / CONTENTS
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Contents)
+    except (OSError, msgspec.MsgspecError) as err:
+        raise ArtefactError(
+            f"{path}: is not what tests.gpu.prepare writes ({err}). Make the folder again with "
+            "python -m tests.gpu.prepare FOLDER."
+        ) from err
+
+
+def cubin(folder: Path, case: Case) -> Path:
+    """Machine code of a case."""
+    return folder / "kernels" / f"{case.name}.cubin"
+
+
+def artefact(folder: Path, model: Model) -> Path:
+    """The artefact of a model for the GPU."""
+    return folder / f"{model.name}.so"
+
+
+def references(folder: Path, model: Model) -> Path:
+    """Outputs of the model's artefact for a CPU."""
+    return folder / f"{model.name}.npz"
+
+
+def batches(folder: Path) -> list[int]:
+    """Batches of DeiT-Small; none where the folder does not hold it."""
+    models = [model for model in contents(folder).models if model.name == DEIT_SMALL]
+    return [each.batch for model in models for each in model.references]

@@ -1,0 +1,187 @@
+"""Compile what a machine with a GPU checks and times, where there is none.
+
+    python -m tests.gpu.prepare FOLDER --model gsb-deit-small.onnx
+
+The model has an open batch: ``python -m gsb_tvm.models.export --preset deit-small --dynamic-batch
+--realistic 0``. Beside the folder the machine needs this checkout; packages that it may lack are
+put into the folder with ``--site 3.12``, the version of its Python.
+"""
+
+import argparse
+import io
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+import gsb_tvm
+from benchmarks.gpu import limits
+from gsb_tvm.command import Parser, batches, run
+from gsb_tvm.dialect.errors import ExitCode, ToolchainError
+from gsb_tvm.dialect.specs import encode
+from gsb_tvm.driver import compile_model
+from gsb_tvm.models.demo import model_path
+from gsb_tvm.options import Options
+from gsb_tvm.runtime import metadata as meta
+from gsb_tvm.runtime.cuda.launches import Argument, Kernel, lower
+from gsb_tvm.runtime.cuda.nvrtc import compile_source
+from gsb_tvm.runtime.outfile import write_file
+from gsb_tvm.schedules import families
+from gsb_tvm.targets import resolve
+from tests.gpu import folder as layout
+from tests.gpu.cases import Planned, planned
+from tests.gpu.drawing import images, nudged
+
+_SEED = 20
+_IMAGES = 8  # of references of small batches
+_PACKAGES = ("msgspec", "apache-tvm-ffi", "typing-extensions")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    parser = Parser("python -m tests.gpu.prepare", __doc__.partition("\n")[0])
+    parser.add_argument("folder", type=Path, help="to write; made where it is missing")
+    parser.add_argument("--model", type=Path, help="GSB DeiT-Small with an open batch")
+    parser.add_argument("--arch", default="sm_90", help="of the GPU (default sm_90)")
+    parser.add_argument("--jobs", type=int, default=1, help="kernels compiled at once (default 1)")
+    parser.add_argument(
+        "--batch",
+        type=batches,
+        default=(1, 8, 64, 256),
+        help="batches of the model (default 1,8,64,256)",
+    )
+    parser.add_argument("--site", metavar="VERSION", help="Python there: packages for it, too")
+    return run(parser, execute, sys.argv[1:] if argv is None else argv)
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Compile everything, tell what it is."""
+    (args.folder / "kernels").mkdir(parents=True, exist_ok=True)
+    models = [model(args.folder, "demo", model_path(), None, args.arch)]
+    if args.model is not None:
+        models.append(model(args.folder, layout.DEIT_SMALL, args.model, args.batch, args.arch))
+    write_file(args.folder / layout.LIMITS, limits.compiled(args.arch))
+    cases = kernels(args.folder, planned(resolve(f"cuda -arch={args.arch}")), args.arch, args.jobs)
+    if args.site:
+        packages(args.folder / layout.SITE, args.site)
+    found = layout.Contents(
+        arch=args.arch, versions=meta.versions(), cases=tuple(cases), models=tuple(models)
+    )
+    write_file(args.folder / layout.CONTENTS, msgspec.json.encode(found))
+    size = sum(path.stat().st_size for path in args.folder.rglob("*") if path.is_file())
+    print(f"{args.folder}: {len(cases)} kernels, {len(models)} models, {size / 1e6:.1f} MB")
+    return int(ExitCode.OK)
+
+
+def kernels(folder: Path, wanted: Iterable[Planned], arch: str, jobs: int) -> list[layout.Case]:
+    """Compile kernels into the folder, several at once."""
+    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+        made = [pool.submit(kernel, folder, each, arch) for each in wanted]
+        return [each.result() for each in made]
+
+
+def kernel(folder: Path, wanted: Planned, arch: str) -> layout.Case:
+    """Compile one kernel into the folder."""
+    profile = resolve(f"cuda -arch={arch}")
+    lowered = lower({"kernel": families.kernel(wanted.spec, profile, wanted.choice)}, profile)
+    made = lowered.kernels["kernel"]
+    case = layout.Case(
+        name=wanted.name,
+        spec=encode(wanted.spec),
+        drawn=encode(wanted.drawn),
+        choice=wanted.choice,
+        is_rule=wanted.is_rule,
+        launches=tuple(_launches(made)),
+        scratch_bytes=made.scratch_bytes,
+        state_bytes=made.state_bytes,
+        is_small=wanted.is_small,
+    )
+    write_file(layout.cubin(folder, case), compile_source(lowered.source, arch).cubin)
+    return case
+
+
+def _launches(made: Kernel) -> Iterable[meta.Launch]:
+    def place(argument: Argument) -> meta.Place:
+        if argument.kind == "tensor":
+            return meta.Place("input", argument.at)
+        return meta.Place(
+            "memory", argument.at + (made.scratch_bytes if argument.kind == "state" else 0)
+        )
+
+    for launch in made.launches:
+        arguments = tuple(map(place, launch.arguments))
+        yield meta.Launch(launch.function, launch.grid, launch.block, arguments, 0)
+
+
+def model(
+    folder: Path, name: str, source: Path, sizes: Sequence[int] | None, arch: str
+) -> layout.Model:
+    """Compile a model for the GPU and for this CPU, whose outputs are the references."""
+    options = {"batch": sizes, "verify": False, "by_rule": True}
+    on_gpu, on_cpu = folder / f"{name}.so", folder / f"{name}-cpu.so"
+    compile_model(source, resolve(f"cuda -arch={arch}"), Options(on_gpu, **options))
+    compile_model(source, resolve("native"), Options(on_cpu, **options))
+    made = layout.Model(
+        name=name,
+        references=tuple(
+            layout.Reference(batch=size, count=max(1, _IMAGES // size), seed=_SEED + size)
+            for size in sizes or (1,)
+        ),
+    )
+    module = gsb_tvm.load(on_cpu)
+    found = {each.key: _outputs(module, each) for each in made.references}
+    del module
+    for path in (on_cpu, on_cpu.with_suffix(".json"), on_gpu.with_suffix(".json")):
+        path.unlink()
+    file = io.BytesIO()
+    np.savez(file, **found)
+    write_file(layout.references(folder, made), file.getvalue())
+    return made
+
+
+def _outputs(module: gsb_tvm.Module, reference: layout.Reference) -> np.ndarray:
+    """What the CPU's artefact makes of a reference's images, nudged in several ways."""
+    (spec,) = module.metadata.program.inputs
+    drawn = images(spec, reference)
+    return np.stack([np.concatenate([module(x) for x in way]) for way in nudged(drawn)])
+
+
+def packages(target: Path, version: str) -> None:
+    """Put packages for Linux on x86-64 into a folder.
+
+    Raises
+    ------
+    ToolchainError
+        pip does not get them.
+    """
+    shutil.rmtree(target, ignore_errors=True)
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile"]
+    command += ["--only-binary=:all:", f"--python-version={version}", "--implementation=cp"]
+    command += [f"--platform=manylinux{each}_x86_64" for each in ("_2_28", "_2_17", "2014")]
+    done = subprocess.run(
+        [*command, f"--target={target}", *map(_pinned, _PACKAGES)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise ToolchainError(
+            f"pip does not get packages for Python {version} ({done.stderr.strip()[-300:]}). "
+            "Leave --site out where the machine has msgspec and apache-tvm-ffi."
+        )
+
+
+def _pinned(package: str) -> str:
+    from importlib.metadata import version
+
+    return f"{package}=={version(package)}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""What the chip can do at most, and what a launch costs."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu.chip import multiprocessors
+from benchmarks.gpu.events import Clock
+from benchmarks.gpu.limits import LOOPS, NOTHING, Limits, Rate
+from benchmarks.gpu.timing import compared
+from gsb_tvm.runtime.cuda.driver import CudaDevice, Device
+from tests.gpu.environment import gpu_state
+from tests.gpu.folder import LIMITS
+from tests.gpu.rows import Row
+from tests.gpu.stages import Check
+
+_ROUNDS, _SECONDS = 7, 0.01
+_LAUNCHES = 200  # of a graph or in a row, to time one
+_LAUNCH = "launches that do nothing"
+
+
+def units(_folder: Path) -> list[str]:
+    """Each loop, then launches."""
+    return [*(loop.function for loop in LOOPS), _LAUNCH]
+
+
+def opened(folder: Path, _wanted: Sequence[str]) -> Check:
+    """The GPU with the loops."""
+    device = CudaDevice(0)
+    clock = Clock(device)
+    limits = limits_of(folder, device)
+
+    def check(unit: str) -> Iterator[Row]:
+        if unit == _LAUNCH:
+            yield _launches(device, clock, limits)
+            return
+        loop = next(loop for loop in LOOPS if loop.function == unit)
+        rate = limits.rate(loop, seconds_of(device, clock))
+        figures = {f"T{rate.unit}/s": rate.per_second / 1e12}
+        text = f"{rate.blocks} blocks of {rate.warps} warps; {gpu_state()}"
+        yield Row(unit, "figure", text, figures)
+
+    return check
+
+
+def limits_of(folder: Path, device: Device) -> Limits:
+    """The loops of a folder on a GPU."""
+    return Limits(device, (folder / LIMITS).read_bytes(), multiprocessors(device))
+
+
+def seconds_of(device: Device, clock: Clock) -> Callable[[Any], float]:
+    """Times a launch: the median of some rounds."""
+
+    def timed(node: Any) -> float:
+        runs = {"": lambda: device.run(node, clock.stream)}
+        return compared(clock, runs, rounds=_ROUNDS, seconds=_SECONDS)[""].median
+
+    return timed
+
+
+def rates(limits: Limits, device: Device, clock: Clock) -> dict[str, Rate]:
+    """What kernels are held against: products of bits, and memory."""
+    wanted = ("b1_mma", "memory_read", "fused")
+    return {
+        loop.function: limits.rate(loop, seconds_of(device, clock))
+        for loop in LOOPS
+        if loop.function in wanted
+    }
+
+
+def _launches(device: Device, clock: Clock, limits: Limits) -> Row:
+    node = limits.node(NOTHING)
+    graph = device.graph([node] * _LAUNCHES)
+
+    def in_a_row() -> None:
+        for _ in range(_LAUNCHES):
+            device.run(node, clock.stream)
+
+    runs = {"graph": lambda: device.run_graph(graph, clock.stream), "launched": in_a_row}
+    found = compared(clock, runs, rounds=_ROUNDS, seconds=_SECONDS)
+    figures = {f"{name}_us": each.median / _LAUNCHES * 1e6 for name, each in found.items()}
+    return Row(_LAUNCH, "figure", "each, as nodes of a graph and one by one", figures)
