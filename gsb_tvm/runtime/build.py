@@ -167,6 +167,7 @@ def build(module: Any, profile: Profile, out_path: Path, metadata: meta.Metadata
 def plan(module: Any, profile: Profile) -> Any:
     """Legalise what is left of Relax and give every intermediate tensor its place in memory.
 
+    For a GPU each has a place of its own (:mod:`gsb_tvm.runtime.cuda.levels` finds better ones).
     These are the passes of TVM's default pipeline without fusion, which would split and rejoin
     kernels that are already scheduled.
     """
@@ -180,7 +181,8 @@ def plan(module: Any, profile: Profile) -> Any:
         relax.ToNonDataflow(),
         relax.RemovePurityChecking(),
         relax.CallTIRRewrite(),
-        relax.StaticPlanBlockMemory(),
+        # On a GPU steps run at once, of which TVM would place one's results where another reads.
+        *([] if profile.gpu else [relax.StaticPlanBlockMemory()]),
     ]
     with profile.tvm_target(), tvm.transform.PassContext(opt_level=3):
         return tvm.transform.Sequential(passes)(module)

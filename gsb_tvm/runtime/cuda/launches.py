@@ -28,12 +28,16 @@ class Argument:
 
 @dataclass(frozen=True)
 class Launch:
-    """A function of the source, its blocks and threads (x, y, z), and its arguments."""
+    """A function of the source, its blocks and threads (x, y, z), and its arguments.
+
+    ``shared_bytes`` is what a block allocates of shared memory.
+    """
 
     function: str
     grid: tuple[int, int, int]
     block: tuple[int, int, int]
     arguments: tuple[Argument, ...]
+    shared_bytes: int
 
 
 @dataclass(frozen=True)
@@ -148,7 +152,7 @@ class _Opened:
             for kind in _KINDS
         )
         arguments = tuple(self._places[str(p.name).removesuffix("_ptr")] for p in func.params)
-        return Launch(name, grid, block, arguments)
+        return Launch(name, grid, block, arguments, _shared_bytes(func.body))
 
 
 _KINDS = ("blockIdx", "threadIdx")
@@ -171,6 +175,13 @@ def _without_global(statement: Any, found: list[Any]) -> Any:
         else:
             parts.append(part)
     return tirx.SeqStmt(parts) if len(parts) > 1 else parts[0]
+
+
+def _shared_bytes(statement: Any) -> int:
+    own = 0
+    if isinstance(statement, tirx.AllocBuffer) and statement.buffer.scope() == "shared":
+        own = allocated_bytes(statement.buffer)
+    return own + sum(map(_shared_bytes, children(statement)))
 
 
 def _launches(statement: Any) -> Iterator[Any]:
