@@ -48,6 +48,16 @@ def test_it_computes_what_a_cpu_does(folder, sources, on_cpu):
     assert all(image[:4] == b"\x7fELF" for image in gpu.loaded)
 
 
+def test_what_needs_the_same_is_launched_at_once(folder, sources):
+    module = session.load_cuda(folder / "model.so", EmulatedGpu(*sources))
+    program = module.metadata.program
+    products = [
+        launch.function.count("dense") for launch in program.launches if "_and_" in launch.function
+    ]
+    blocks = sum(step.kind.startswith("attention_planes") for step in program.steps)
+    assert products.count(3) == blocks > 0  # queries, keys and values
+
+
 def test_where_somebody_records_nothing_is_made_a_graph(folder, sources, on_cpu):
     gpu = EmulatedGpu(*sources)
     gpu.captured = []
