@@ -1,5 +1,6 @@
 """Seconds of each launch of a model, where it stands among the others."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -45,7 +46,7 @@ def node_seconds(
 
 @dataclass(frozen=True)
 class Part:
-    """Launches of one kind of a model.
+    """Launches of one kind of a model, each the work of one step or of several at once.
 
     Attributes
     ----------
@@ -53,8 +54,10 @@ class Part:
         How many there are.
     seconds
         Of all of them.
-    macs, bytes
-        Of all of them; None where nothing says it.
+    macs
+        Of the products among their steps; None where there are none.
+    bytes
+        Of all their steps; None where not all are known.
     """
 
     kind: str
@@ -74,28 +77,32 @@ def parts(program: Program, seconds: Sequence[float], name: str) -> list[Part]:
         The artefact called ``name`` does not list its steps.
     """
     work = work_of(program, name)
-    spent = np.zeros(len(work))
-    launches = np.zeros(len(work), int)
+    launches: dict[tuple[int, ...], list[float]] = {}
     for launch, each in zip(program.launches, seconds, strict=True):
-        spent[launch.step] += each
-        launches[launch.step] += 1
-    kinds: dict[tuple[str, str], list[int]] = {}
-    for step, each in enumerate(work):
-        kinds.setdefault((each.kind, each.shape), []).append(step)
-    found = [
-        Part(
-            kind,
-            shape,
-            int(launches[steps].sum()),
-            float(spent[steps].sum()),
-            _sum([work[step].macs for step in steps]),
-            _sum([work[step].bytes for step in steps]),
+        launches.setdefault(launch.steps, []).append(each)
+    kinds: dict[tuple[str, str], list[tuple[int, ...]]] = {}
+    for steps in launches:
+        kind = _counted([work[step].kind for step in steps])
+        shape = ", ".join(dict.fromkeys(work[step].shape for step in steps))
+        kinds.setdefault((kind, shape), []).append(steps)
+    found = []
+    for (kind, shape), groups in kinds.items():
+        spent = [each for steps in groups for each in launches[steps]]
+        done = [work[step] for steps in groups for step in steps]
+        macs = [each.macs for each in done if each.macs is not None]
+        sizes = [each.bytes for each in done if each.bytes is not None]
+        found.append(
+            Part(
+                kind,
+                shape,
+                len(spent),
+                sum(spent),
+                sum(macs) if macs else None,
+                sum(sizes) if len(sizes) == len(done) else None,
+            )
         )
-        for (kind, shape), steps in kinds.items()
-    ]
     return sorted(found, key=lambda part: -part.seconds)
 
 
-def _sum(values: Sequence[int | None]) -> int | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if len(known) == len(values) else None
+def _counted(kinds: Sequence[str]) -> str:
+    return " + ".join(f"{n} {kind}" if n > 1 else kind for kind, n in Counter(kinds).items())

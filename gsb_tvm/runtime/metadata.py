@@ -132,13 +132,13 @@ class Place(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Launch(msgspec.Struct, frozen=True, array_like=True):
-    """A function of the GPU's code: its blocks and threads (x, y, z), its pointers, its step."""
+    """A function of the GPU's code: its blocks and threads (x, y, z), its pointers, its steps."""
 
     function: _Function
     grid: tuple[_Extent, _Extent, _Extent]
     block: tuple[_Extent, _Extent, _Extent]
     arguments: tuple[Place, ...]
-    step: _Extent
+    steps: tuple[_Extent, ...]
 
 
 class Program(msgspec.Struct, frozen=True, kw_only=True):

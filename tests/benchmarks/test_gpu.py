@@ -143,15 +143,21 @@ def program():
         inputs=(),
         outputs=(),
         kernels={"dense": encode(dense), "binarize1": encode(binarize)},
-        steps=(Step("binarize1", "a"), Step("dense", "b"), Step("dense", "c")),
-        launches=tuple(Launch(*launch, step) for step in (0, 0, 1, 2)),
+        steps=(Step("binarize1", "a"), *(Step("dense", layer) for layer in "bcdef")),
+        launches=tuple(
+            Launch(*launch, steps) for steps in ((0,), (0,), (1,), (2,), (3, 4, 0), (5,))
+        ),
     )
 
 
 def test_parts_of_a_program():
-    dense, binarize = parts.parts(program(), [1.0, 2.0, 3.0, 4.0], "model.so")
-    assert (dense.kind, dense.launches, dense.seconds) == ("dense", 2, 7.0)
-    assert dense.macs == 2 * 4 * 64 * 64
+    seconds = [1.0, 2.0, 3.0, 4.0, 9.0, 5.0]
+    dense, joint, binarize = parts.parts(program(), seconds, "model.so")
+    assert (dense.kind, dense.launches, dense.seconds) == ("dense", 3, 12.0)
+    assert dense.macs == 3 * 4 * 64 * 64
+    assert (joint.kind, joint.launches, joint.seconds) == ("2 dense + binarize", 1, 9.0)
+    assert joint.macs == 2 * 4 * 64 * 64
+    assert joint.bytes == 2 * dense.bytes // 3 + binarize.bytes
     assert (binarize.kind, binarize.launches, binarize.seconds) == ("binarize", 2, 3.0)
     assert binarize.macs is None
     assert binarize.bytes == 4 * 4 * 64 + 4 * 2 * 16  # words of 16 tokens, padded

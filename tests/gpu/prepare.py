@@ -116,7 +116,7 @@ def _launches(made: Kernel) -> Iterable[meta.Launch]:
 
     for launch in made.launches:
         arguments = tuple(map(place, launch.arguments))
-        yield meta.Launch(launch.function, launch.grid, launch.block, arguments, 0)
+        yield meta.Launch(launch.function, launch.grid, launch.block, arguments, (0,))
 
 
 def model(

@@ -131,13 +131,14 @@ def _launches(memory: _Memory, source: str, gpu: Gpu) -> tuple[tuple[meta.Launch
         for group in grouped([part.launch for part in parts], gpu):
             members = [parts[number] for number in group]
             places = tuple(place for member in members for place in member.places)
-            first = members[0]
+            steps = tuple(member.step for member in members)
+            first = members[0].launch
             if len(members) == 1:
-                function, grid = first.launch.function, first.launch.grid
+                function, grid = first.function, first.grid
                 alone.add(function)
             else:
                 joint = Joint(tuple(member.launch for member in members))
                 function, grid = joint.function, (joint.blocks, 1, 1)
                 joints[function] = joint
-            found.append(meta.Launch(function, grid, first.launch.block, places, first.step))
+            found.append(meta.Launch(function, grid, first.block, places, steps))
     return tuple(found), with_joints(source, list(joints.values()), alone)
