@@ -12,8 +12,9 @@ from gsb_tvm.schedules import families
 from gsb_tvm.targets import resolve
 from tests.gpu import prepare
 from tests.gpu.cases import Planned
-from tests.gpu.folder import CONTENTS, Case, Contents
+from tests.gpu.folder import CONTENTS, LIMITS, Case, Contents
 from tests.gpu.widening import times
+from tests.libcuda.emulations import emulating
 from tests.runtime.emulated_gpu import EmulatedGpu
 from tests.schedules.cuda.kernels import lowered
 
@@ -23,14 +24,26 @@ SPEC = ValuePlanes(Rows(2, 21, 3, 40), Kind.MASKED, True, (0.7, 0.9))
 """Two launches, scratch and state."""
 
 
+NOTHING = 'extern "C" __global__ void nothing(int*) {}'
+"""In the place of the loops, which only a GPU executes."""
+
+
 @pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def emulations(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the stand-in for NVIDIA's driver finds what code of ``folder`` does."""
+    return tmp_path_factory.mktemp("emulations")
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory, emulations: Path) -> Path:
     """One kernel, for three times as many images as are drawn."""
     made = tmp_path_factory.mktemp("gpu")
     (made / "kernels").mkdir()
     wide = times(SPEC, 3)
     wanted = Planned("values.0", SPEC, wide, families.rule(wide, SM_90), True, True)
-    case = prepare.kernel(made, wanted, ARCH)
+    with emulating(emulations, prepare):
+        case = prepare.kernel(made, wanted, ARCH)
+        (made / LIMITS).write_bytes(prepare.compile_source(NOTHING, ARCH).cubin)
     found = Contents(arch=ARCH, versions=meta.versions(), cases=(case,), models=())
     (made / CONTENTS).write_bytes(msgspec.json.encode(found))
     return made

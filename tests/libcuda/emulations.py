@@ -7,6 +7,7 @@ and emulates it.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from unittest import mock
 
 from gsb_tvm.runtime.cuda import code
@@ -15,15 +16,15 @@ from tests.schedules.cuda.emulator import compile_library
 
 
 @contextmanager
-def emulating(kernels: Path) -> Iterator[None]:
-    """While it lasts, what this process compiles for a GPU is emulated too."""
+def emulating(kernels: Path, module: ModuleType = code) -> Iterator[None]:
+    """While it lasts, what ``module`` compiles for a GPU is emulated too."""
 
     def compile_both(source: str, arch: str) -> DeviceCode:
         made = compile_source(source, arch)
         emulate(source, made, kernels)
         return made
 
-    with mock.patch.object(code, "compile_source", compile_both):
+    with mock.patch.object(module, "compile_source", compile_both):
         yield
 
 
