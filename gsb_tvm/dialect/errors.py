@@ -60,6 +60,10 @@ class VerifyError(GsbError):
     exit_code = ExitCode.VERIFY
 
 
+class GpuError(GsbError, RuntimeError):
+    """A GPU's driver refused or a GPU failed; after a failed kernel the whole process is done."""
+
+
 class ArtefactError(GsbError):
     """An artefact that is damaged, of another version, or for another CPU."""
 

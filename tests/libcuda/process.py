@@ -10,7 +10,11 @@ from typing import Any
 from tests.libcuda.build import environment
 
 ROOT = Path(__file__).parents[2]
-_CALL = "import importlib, sys; getattr(importlib.import_module(sys.argv[1]), sys.argv[2])(*sys.argv[3:])"
+_CALL = """
+import importlib, sys
+module, function, *arguments = sys.argv[1:]
+getattr(importlib.import_module(module), function)(*arguments)
+"""
 
 
 def call(

@@ -1,11 +1,12 @@
 """The driver as sessions use it, on the stand-in for NVIDIA's (tests/libcuda)."""
 
+import ctypes.util
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from gsb_tvm.dialect.errors import ArtefactError, UsageError
+from gsb_tvm.dialect.errors import ArtefactError, GpuError, UsageError
 from gsb_tvm.runtime.cuda.driver import CopyNode, CudaDevice, LaunchNode
 from tests.libcuda.process import call, count
 
@@ -103,7 +104,7 @@ def test_memory_is_zero(kernels):
 
 def finds_no_memory(folder):
     gpu, *_ = opened(folder)
-    with pytest.raises(UsageError, match=r"does not give 4096 bytes .*CUDA_ERROR_OUT_OF_MEMORY"):
+    with pytest.raises(UsageError, match="GPU 0 does not give 4096 bytes of memory"):
         gpu.allocate(4096)
     gpu.allocate(2048)
 
@@ -131,15 +132,17 @@ def test_a_gpu_that_is_not_there(kernels):
     call(finds_two_gpus, kernels=kernels, gpus=2)
 
 
-def is_refused(folder, image):
+def refuses_code(folder, image):
     gpu = CudaDevice(0)
-    with pytest.raises(ArtefactError, match=r"GPU 0 refuses the artefact's code \(CUDA driver"):
+    with pytest.raises(
+        ArtefactError, match=r"GPU 0 refuses the artefact's code \(CUDA driver: CUDA_"
+    ):
         gpu.load(Path(folder, image).read_bytes())
 
 
 @pytest.mark.parametrize(("image", "arch"), [("cubin", 90), ("cubin", 75), ("ptx", 75)])
 def test_code_for_another_gpu(kernels, image, arch):
-    call(is_refused, kernels, image, kernels=kernels, arch=arch)
+    call(refuses_code, kernels, image, kernels=kernels, arch=arch)
 
 
 def writes_beyond(folder):
@@ -147,9 +150,85 @@ def writes_beyond(folder):
     beyond = gpu.function(gpu.load(Path(folder, "cubin").read_bytes()), "beyond")
     gpu.run(LaunchNode(beyond, (1, 1, 1), (32, 1, 1), (gpu.allocate(32 * 4),)), 0)
     for _ in range(2):  # a context that is broken stays so
-        with pytest.raises(RuntimeError, match="CUDA_ERROR_ILLEGAL_ADDRESS"):
+        with pytest.raises(GpuError, match="CUDA driver: CUDA_ERROR_ILLEGAL_ADDRESS, an illegal"):
             gpu.synchronize(0)
+    with pytest.raises(GpuError, match="ILLEGAL_ADDRESS"):
+        gpu.allocate(4)
 
 
 def test_a_kernel_that_writes_beyond_its_tensor(kernels):
     call(writes_beyond, kernels, kernels=kernels, arch=80)
+
+
+def gives_all_back(folder):
+    gpu, twice, a, b = opened(folder)
+    graph = gpu.graph([launch(twice, b, a), CopyNode(a, b, 4 * N)])
+    gpu.run_graph(graph, 0)
+    gpu.free(a)
+    gpu.free(b)
+    known = ("allocations", "modules", "graphs", "executables", "streams", "contexts")
+    assert [count(each) for each in known] == [0, 1, 1, 1, 1, 1]
+    del graph
+    assert [count(each) for each in known] == [0, 1, 0, 0, 1, 1]
+    del twice
+    assert [count(each) for each in known] == [0, 0, 0, 0, 1, 1]
+    del gpu
+    assert [count(each) for each in known] == [0, 0, 0, 0, 0, 0]
+    assert CudaDevice(0).capability() == (8, 0)
+
+
+def test_all_is_given_back(kernels):
+    call(gives_all_back, kernels, kernels=kernels, arch=80)
+
+
+def leaves_the_context(folder):
+    from cuda.bindings import driver
+
+    gpu, twice, a, b = opened(folder)
+    _, other = driver.cuDevicePrimaryCtxRetain(1)
+    driver.cuCtxSetCurrent(other)
+    gpu.run_graph(gpu.graph([launch(twice, b, a)]), 0)
+    read(gpu, b)
+    assert int(driver.cuCtxGetCurrent()[1]) == int(other)
+
+
+def test_the_threads_context_is_left_as_it_was(kernels):
+    call(leaves_the_context, kernels, kernels=kernels, arch=80, gpus=2)
+
+
+def is_recorded(folder, blocking):
+    """All but launches is done meanwhile beside the recording of a stream."""
+    from cuda.bindings import driver
+
+    gpu, twice, a, b = opened(folder)
+    graph = gpu.graph([launch(twice, a, b)])
+    x = numbers()
+    gpu.upload(a, x, 0)
+    _, context = driver.cuDevicePrimaryCtxRetain(0)
+    driver.cuCtxSetCurrent(context)
+    _, stream = driver.cuStreamCreate(0 if blocking == "blocking" else 1)
+    assert not gpu.is_capturing(int(stream))
+    driver.cuStreamBeginCapture(stream, driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_GLOBAL)
+    assert gpu.is_capturing(int(stream))
+    gpu.run(launch(twice, b, a), int(stream))
+    gpu.run(CopyNode(a, b, 4 * N), int(stream))
+    gpu.free(gpu.allocate(4))
+    gpu.function(gpu.load(Path(folder, "cubin").read_bytes()), "twice")
+    del graph
+    result, recorded = driver.cuStreamEndCapture(stream)
+    assert result == driver.CUresult.CUDA_SUCCESS
+    _, executable = driver.cuGraphInstantiate(recorded, 0)
+    for _ in range(2):
+        driver.cuGraphLaunch(executable, stream)
+    np.testing.assert_array_equal(read(gpu, a, int(stream)), 4 * x)
+
+
+@pytest.mark.parametrize("blocking", ["blocking", "apart"])
+def test_the_recording_of_a_stream(kernels, blocking):
+    call(is_recorded, kernels, blocking, kernels=kernels, arch=80)
+
+
+@pytest.mark.skipif(ctypes.util.find_library("cuda") is not None, reason="there is a driver")
+def test_no_driver():
+    with pytest.raises(UsageError, match="a GPU is needed, and there is none to use"):
+        CudaDevice(0)

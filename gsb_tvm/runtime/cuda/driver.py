@@ -1,13 +1,17 @@
-"""NVIDIA's driver as sessions use it, and the form in which they say what a GPU shall do."""
+"""A GPU as sessions use it, and the form in which they say what it shall do."""
 
 import ctypes
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from gsb_tvm.dialect.errors import ArtefactError, UsageError
+from gsb_tvm.dialect.errors import ArtefactError, GpuError, UsageError
+from gsb_tvm.runtime.cuda.api import Driver
 
 Pointer = int
 Stream = int
@@ -82,7 +86,11 @@ class Device(Protocol):
 
 
 class CudaDevice:
-    """A GPU by NVIDIA's driver, through NVIDIA's bindings."""
+    """A GPU by NVIDIA's driver; everything it made is given back when nobody has it any more.
+
+    The calling thread's context stays what it was. A stream that somebody records, in any thread,
+    is not disturbed by what is made or given back meanwhile.
+    """
 
     def __init__(self, ordinal: int) -> None:
         """Open the GPU of that number.
@@ -92,179 +100,206 @@ class CudaDevice:
         UsageError
             There is no driver or no such GPU.
         """
-        try:
-            from cuda.bindings import driver
-        except ImportError as err:
-            raise UsageError(
-                f"a GPU is needed, and NVIDIA's bindings are not here ({err}). "
-                "Install them with pip install 'gsb-tvm[cuda]'."
-            ) from err
-        self._cuda = driver
-        self.ordinal = ordinal
-        try:
-            self._do(driver.cuInit(0))
-            count = self._do(driver.cuDeviceGetCount())
-        except RuntimeError as err:
-            raise UsageError(f"a GPU is needed, and there is none to use ({err}).") from err
+        self._driver = Driver()
+        count = self._driver.count()
         if not 0 <= ordinal < count:
             raise UsageError(f"there is no GPU {ordinal}: this machine has {count}, from 0 on.")
-        self._device = self._do(driver.cuDeviceGet(ordinal))
-        self._context = self._do(driver.cuDevicePrimaryCtxRetain(self._device))
+        self.ordinal = ordinal
+        api, self._do = self._driver.api, self._driver.do
+        self._device = self._do(api.cuDeviceGet(ordinal))
+        self._context = self._do(api.cuDevicePrimaryCtxRetain(self._device))
+        with self._here():
+            # Not the default stream, which waits for others.
+            flags = api.CUstream_flags.CU_STREAM_NON_BLOCKING
+            self._side = self._do(api.cuStreamCreate(flags))
+        opened = (api, self._device, self._context, self._side)
+        weakref.finalize(self, _close, *opened).atexit = False
 
-    def _do(self, answer: tuple[Any, ...]) -> Any:
-        result, *values = answer
-        if result != self._cuda.CUresult.CUDA_SUCCESS:
-            _, name = self._cuda.cuGetErrorName(result)
-            raise RuntimeError(f"CUDA driver: {name.decode() if name else result}")
-        return values[0] if values else None
+    @contextmanager
+    def _here(self) -> Iterator[Any]:
+        """The calling thread in this GPU's context; the functions of the driver."""
+        api = self._driver.api
+        self._do(api.cuCtxPushCurrent(self._context))
+        try:
+            yield api
+        finally:
+            api.cuCtxPopCurrent()
 
-    def _enter(self) -> None:
-        """Make this GPU the calling thread's."""
-        self._do(self._cuda.cuCtxSetCurrent(self._context))
+    @contextmanager
+    def _aside(self) -> Iterator[Any]:
+        """The same for what would break the recording of a stream, of which it is no part."""
+        with self._here() as api:
+            relaxed = api.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
+            before = self._do(api.cuThreadExchangeStreamCaptureMode(relaxed))
+            try:
+                yield api
+            finally:
+                api.cuThreadExchangeStreamCaptureMode(before)
 
     def capability(self) -> tuple[int, int]:
         """Compute capability."""
-        attribute = self._cuda.CUdevice_attribute
-        names = (
-            attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
-            attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
-        )
-        major, minor = (
-            int(self._do(self._cuda.cuDeviceGetAttribute(name, self._device))) for name in names
-        )
-        return major, minor
+        return self._driver.capability(self.ordinal)
 
     def allocate(self, size: int) -> Pointer:
         """Memory of zeros."""
-        self._enter()
-        try:
-            pointer = self._do(self._cuda.cuMemAlloc(max(size, 1)))
-        except RuntimeError as err:
-            raise UsageError(
-                f"GPU {self.ordinal} does not give {size} bytes of memory ({err})."
-            ) from err
-        self._do(self._cuda.cuMemsetD8(pointer, 0, max(size, 1)))
-        self._do(self._cuda.cuStreamSynchronize(0))
-        return int(pointer)
+        size = max(size, 1)
+        with self._aside() as api:
+            answer = api.cuMemAlloc(size)
+            if answer[0] == api.CUresult.CUDA_ERROR_OUT_OF_MEMORY:
+                raise UsageError(
+                    f"GPU {self.ordinal} does not give {size} bytes of memory: "
+                    "CUDA_ERROR_OUT_OF_MEMORY. Run a smaller batch, or end what else uses the GPU."
+                )
+            pointer = int(self._do(answer))
+            self._do(api.cuMemsetD8Async(pointer, 0, size, self._side))
+            self._do(api.cuStreamSynchronize(self._side))
+        return pointer
 
     def free(self, pointer: Pointer) -> None:
-        """Give memory back."""
-        self._enter()
-        self._do(self._cuda.cuMemFree(pointer))
+        """Give memory back, when all that uses it is done."""
+        self._end(self._driver.api.cuMemFree, pointer)
+
+    def _owned(self, handle: Any, end: Callable[[Any], Any]) -> "_Owned":
+        return _Owned(handle, partial(self._end, end))
+
+    def _end(self, end: Callable[[Any], Any], handle: Any) -> None:
+        # A GPU that has failed refuses; whoever gave it the work is told so.
+        with suppress(GpuError), self._aside():
+            self._do(end(handle))
 
     def upload(self, pointer: Pointer, array: NDArray[Any], stream: Stream) -> None:
         """Copy a contiguous array to the GPU."""
-        self._enter()
-        self._do(self._cuda.cuMemcpyHtoDAsync(pointer, array.ctypes.data, array.nbytes, stream))
-        self.synchronize(stream)
+        with self._here() as api:
+            self._do(api.cuMemcpyHtoDAsync(pointer, array.ctypes.data, array.nbytes, stream))
+            self._do(api.cuStreamSynchronize(stream))
 
     def download(self, array: NDArray[Any], pointer: Pointer, stream: Stream) -> None:
         """Copy from the GPU into a contiguous array."""
-        self._enter()
-        self._do(self._cuda.cuMemcpyDtoHAsync(array.ctypes.data, pointer, array.nbytes, stream))
-        self.synchronize(stream)
+        with self._here() as api:
+            self._do(api.cuMemcpyDtoHAsync(array.ctypes.data, pointer, array.nbytes, stream))
+            self._do(api.cuStreamSynchronize(stream))
 
     def load(self, image: bytes) -> Any:
         """Load machine code or PTX."""
-        self._enter()
-        try:
-            return self._do(self._cuda.cuModuleLoadData(image))
-        except RuntimeError as err:
-            raise ArtefactError(f"GPU {self.ordinal} refuses the artefact's code ({err}).") from err
+        with self._aside() as api:
+            try:
+                module = self._do(api.cuModuleLoadData(image))
+            except GpuError as err:
+                raise ArtefactError(
+                    f"GPU {self.ordinal} refuses the artefact's code ({err}). "
+                    "Compile the model for this GPU."
+                ) from err
+            return self._owned(module, api.cuModuleUnload)
 
     def function(self, module: Any, name: str) -> Any:
-        """A function of loaded code."""
-        self._enter()
-        return self._do(self._cuda.cuModuleGetFunction(module, name.encode()))
+        """A function of loaded code, which stays loaded as long as the function is there."""
+        with self._here() as api:
+            return _Function(
+                self._do(api.cuModuleGetFunction(module.handle, name.encode())), module
+            )
 
     def run(self, node: Node, stream: Stream) -> None:
         """Do it behind what the stream does before."""
-        self._enter()
-        if isinstance(node, CopyNode):
-            self._do(self._cuda.cuMemcpyDtoDAsync(node.target, node.source, node.size, stream))
-            return
-        parameters = _parameters(node)
-        self._do(
-            self._cuda.cuLaunchKernel(
-                node.function, *node.grid, *node.block, 0, stream, parameters, 0
-            )
-        )
+        with self._here() as api:
+            if isinstance(node, CopyNode):
+                answer = api.cuMemcpyDtoDAsync(node.target, node.source, node.size, stream)
+            else:
+                answer = api.cuLaunchKernel(
+                    node.function.handle, *node.grid, *node.block, 0, stream, _parameters(node), 0
+                )
+            self._do(answer)
 
     def graph(self, nodes: Sequence[Node]) -> Any:
         """All of them, one behind the other."""
-        self._enter()
-        graph = self._do(self._cuda.cuGraphCreate(0))
-        handles: list[Any] = []
-        for node in nodes:
-            before = handles[-1:] or None
-            handles.append(self._add(graph, before, node))
-        executable = self._do(self._cuda.cuGraphInstantiate(graph, 0))
-        return _Graph(graph, executable, handles)
+        with self._aside() as api:
+            graph = self._owned(self._do(api.cuGraphCreate(0)), api.cuGraphDestroy)
+            handles: list[Any] = []
+            for node in nodes:
+                handles.append(self._add(graph.handle, handles[-1:] or None, node))
+            executable = self._do(api.cuGraphInstantiate(graph.handle, 0))
+            return _Graph(graph, self._owned(executable, api.cuGraphExecDestroy), handles)
 
     def _add(self, graph: Any, before: list[Any] | None, node: Node) -> Any:
-        count = len(before or ())
+        api, count = self._driver.api, len(before or ())
         if isinstance(node, CopyNode):
             copy = self._copy(node)
-            return self._do(
-                self._cuda.cuGraphAddMemcpyNode(graph, before, count, copy, self._context)
-            )
-        return self._do(self._cuda.cuGraphAddKernelNode(graph, before, count, self._launch(node)))
+            return self._do(api.cuGraphAddMemcpyNode(graph, before, count, copy, self._context))
+        return self._do(api.cuGraphAddKernelNode(graph, before, count, self._launch(node)))
 
     def change(self, graph: Any, number: int, node: Node) -> None:
         """Let a graph do something else in one place."""
-        self._enter()
-        handle = graph.handles[number]
-        if isinstance(node, CopyNode):
-            copy = self._copy(node)
-            self._do(
-                self._cuda.cuGraphExecMemcpyNodeSetParams(
-                    graph.executable, handle, copy, self._context
-                )
-            )
-            return
-        launch = self._launch(node)
-        self._do(self._cuda.cuGraphExecKernelNodeSetParams(graph.executable, handle, launch))
+        executable, handle = graph.executable.handle, graph.handles[number]
+        with self._here() as api:
+            if isinstance(node, CopyNode):
+                copy = self._copy(node)
+                answer = api.cuGraphExecMemcpyNodeSetParams(executable, handle, copy, self._context)
+            else:
+                answer = api.cuGraphExecKernelNodeSetParams(executable, handle, self._launch(node))
+            self._do(answer)
 
     def run_graph(self, graph: Any, stream: Stream) -> None:
         """Do it all behind what the stream does before."""
-        self._enter()
-        self._do(self._cuda.cuGraphLaunch(graph.executable, stream))
+        with self._here() as api:
+            self._do(api.cuGraphLaunch(graph.executable.handle, stream))
 
     def is_capturing(self, stream: Stream) -> bool:
         """Whether somebody records what goes to the stream into a graph."""
-        self._enter()
-        status = self._do(self._cuda.cuStreamIsCapturing(stream))
-        none = self._cuda.CUstreamCaptureStatus.CU_STREAM_CAPTURE_STATUS_NONE
-        return bool(status != none)
+        with self._here() as api:
+            status = self._do(api.cuStreamIsCapturing(stream))
+        return bool(status != api.CUstreamCaptureStatus.CU_STREAM_CAPTURE_STATUS_NONE)
 
     def synchronize(self, stream: Stream) -> None:
         """Wait for a stream."""
-        self._enter()
-        self._do(self._cuda.cuStreamSynchronize(stream))
+        with self._here() as api:
+            self._do(api.cuStreamSynchronize(stream))
 
     def _launch(self, node: LaunchNode) -> Any:
-        parameters = self._cuda.CUDA_KERNEL_NODE_PARAMS()
-        parameters.func = node.function
+        parameters = self._driver.api.CUDA_KERNEL_NODE_PARAMS()
+        parameters.func = node.function.handle
         parameters.gridDimX, parameters.gridDimY, parameters.gridDimZ = node.grid
         parameters.blockDimX, parameters.blockDimY, parameters.blockDimZ = node.block
         parameters.kernelParams = _parameters(node)
         return parameters
 
     def _copy(self, node: CopyNode) -> Any:
-        copy = self._cuda.CUDA_MEMCPY3D()
-        copy.srcMemoryType = copy.dstMemoryType = self._cuda.CUmemorytype.CU_MEMORYTYPE_DEVICE
+        api = self._driver.api
+        copy = api.CUDA_MEMCPY3D()
+        copy.srcMemoryType = copy.dstMemoryType = api.CUmemorytype.CU_MEMORYTYPE_DEVICE
         copy.srcDevice, copy.dstDevice = node.source, node.target
         copy.WidthInBytes, copy.Height, copy.Depth = node.size, 1, 1
         return copy
 
 
-@dataclass(frozen=True)
+class _Owned:
+    """A handle of the driver's; ``end`` is called with it when nobody has it any more."""
+
+    def __init__(self, handle: Any, end: Callable[[Any], None]) -> None:
+        self.handle = handle
+        weakref.finalize(self, end, handle).atexit = False
+
+
+@dataclass(frozen=True, eq=False)
+class _Function:
+    """A function, and the code that it is of."""
+
+    handle: Any
+    code: _Owned
+
+
+@dataclass(frozen=True, eq=False)
 class _Graph:
     """A graph as it was made, as it is executed, and its nodes."""
 
-    graph: Any
-    executable: Any
+    graph: _Owned
+    executable: _Owned
     handles: list[Any]
+
+
+def _close(api: Any, device: Any, context: Any, stream: Any) -> None:
+    api.cuCtxPushCurrent(context)
+    api.cuStreamDestroy(stream)
+    api.cuCtxPopCurrent()
+    api.cuDevicePrimaryCtxRelease(device)
 
 
 def _parameters(node: LaunchNode) -> tuple[tuple[Pointer, ...], tuple[Any, ...]]:

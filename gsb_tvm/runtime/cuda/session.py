@@ -1,9 +1,7 @@
 """Loading an artefact for a GPU and calling it."""
 
 import threading
-import weakref
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +12,8 @@ from gsb_tvm.runtime import metadata as meta
 from gsb_tvm.runtime.arguments import ordered
 from gsb_tvm.runtime.batches import cut, fit_together, sized
 from gsb_tvm.runtime.cuda import tensors
-from gsb_tvm.runtime.cuda.driver import (
-    CopyNode,
-    CudaDevice,
-    Device,
-    LaunchNode,
-    Node,
-    Pointer,
-    Stream,
-)
+from gsb_tvm.runtime.cuda.driver import CudaDevice, Device, Pointer, Stream
+from gsb_tvm.runtime.cuda.launching import Held, Launcher, Room, size_of
 from gsb_tvm.runtime.cuda.symbols import cubin_symbol, ptx_symbol, section_of
 from gsb_tvm.runtime.sections import Contents, find_section
 from gsb_tvm.targets.gpus import capability
@@ -40,14 +31,14 @@ class CudaModule:
     def __init__(self, metadata: meta.Metadata, data: Contents, device: Device, name: str) -> None:
         self.metadata = metadata
         self._data, self._device = data, device
-        self._functions = {
+        functions = {
             program.entry: _functions(program, metadata, data, device, name)
             for program in metadata.programs
         }
         weights = np.frombuffer(_section(data, meta.WEIGHTS_SECTION, name), np.uint8)
-        self._weights = device.allocate(weights.nbytes)
-        weakref.finalize(self, device.free, self._weights).atexit = False
-        device.upload(self._weights, weights, 0)
+        self._weights = Held(device, weights.nbytes)
+        device.upload(self._weights.pointer, weights, 0)
+        self._launcher = Launcher(device, functions, self._weights.pointer)
         self._rooms = threading.local()
 
     @property
@@ -94,24 +85,31 @@ class CudaModule:
         programs, inputs, outputs = self._shapes(values)
         given = None if out is None else list(out) if isinstance(out, list | tuple) else [out]
         results = tensors.like(values, outputs) if given is None else given
+        is_recorded = self._device.is_capturing(handle)
+        if is_recorded and (results is None or not all(map(tensors.is_on_device, values))):
+            raise UsageError(
+                "the stream is recorded into a graph, and tensors of the call are in the host's "
+                "memory, from which they would be copied only once. Give tensors on the GPU."
+            )
         room = self._room(handle)
-        with _Borrowed(self._device) as borrowed:
-            read = [
-                self._input(value, spec, handle, borrowed)
-                for value, spec in zip(values, inputs, strict=True)
+        read = [
+            self._input(number, value, spec, handle, room)
+            for number, (value, spec) in enumerate(zip(values, inputs, strict=True))
+        ]
+        if results is None:
+            found: list[Any] = [np.empty(tuple(s.shape), s.dtype) for s in outputs]
+            written = [
+                room.stage(self._device, number, array.nbytes)
+                for number, array in enumerate(found, len(inputs))
             ]
-            if results is None:
-                found: list[Any] = [np.empty(tuple(s.shape), s.dtype) for s in outputs]
-                pointers = [borrowed.take(array.nbytes) for array in found]
-            else:
-                found, written = results, self._written(results, outputs, handle)
-                pointers = [tensor.pointer for tensor in written]
-            self._run(programs, [tensor.pointer for tensor in read], pointers, handle, room)
-            if results is None:
-                for array, pointer in zip(found, pointers, strict=True):
-                    self._device.download(array, pointer, handle)
-            if borrowed.pointers:
-                self._device.synchronize(handle)
+        else:
+            found, written = results, self._written(results, outputs, handle)
+        self._run(programs, read, written, handle, room, is_recorded=is_recorded)
+        if results is None:
+            for array, pointer in zip(found, written, strict=True):
+                self._device.download(array, pointer, handle)
+        elif not all(map(tensors.is_on_device, values)):
+            self._device.synchronize(handle)
         if len(found) == 1:
             return found[0]
         return dict(zip([spec.name for spec in outputs], found, strict=True))
@@ -142,19 +140,19 @@ class CudaModule:
         return programs, inputs, outputs
 
     def _input(
-        self, value: Any, spec: meta.Tensor, stream: Stream, borrowed: "_Borrowed"
-    ) -> tensors.OnDevice:
+        self, number: int, value: Any, spec: meta.Tensor, stream: Stream, room: Room
+    ) -> Pointer:
         """An input on the GPU: as it is, or copied there."""
         if tensors.is_on_device(value):
             return self._taken(value, spec, stream)
         array = tensors.on_host(value, spec)
-        pointer = borrowed.take(array.nbytes)
+        pointer = room.stage(self._device, number, array.nbytes)
         self._device.upload(pointer, array, stream)
-        return tensors.OnDevice(pointer, array.shape, spec.dtype, array)
+        return pointer
 
     def _written(
         self, results: Sequence[Any], outputs: Sequence[meta.Tensor], stream: Stream
-    ) -> list[tensors.OnDevice]:
+    ) -> list[Pointer]:
         """Tensors to write, as they are."""
         if len(results) != len(outputs):
             raise UsageError(f"out has {len(results)} tensors, expected {len(outputs)}.")
@@ -164,9 +162,9 @@ class CudaModule:
         pairs = zip(results, outputs, strict=True)
         return [self._taken(value, spec, stream) for value, spec in pairs]
 
-    def _taken(self, value: Any, spec: meta.Tensor, stream: Stream) -> tensors.OnDevice:
+    def _taken(self, value: Any, spec: meta.Tensor, stream: Stream) -> Pointer:
         found = tensors.taken(value, spec.name, self._device.ordinal, stream)
-        return tensors.checked(found, spec)
+        return tensors.checked(found, spec).pointer
 
     def _run(
         self,
@@ -174,146 +172,31 @@ class CudaModule:
         inputs: Sequence[Pointer],
         outputs: Sequence[Pointer],
         stream: Stream,
-        room: "_Room",
+        room: Room,
+        *,
+        is_recorded: bool,
     ) -> None:
         at = 0
         for program in programs:
             read, written = (
                 [
-                    pointer + at * (_size(spec) // max(program.batch, 1))
+                    pointer + at * (size_of(spec) // max(program.batch, 1))
                     for pointer, spec in zip(pointers, specs, strict=True)
                 ]
                 for pointers, specs in ((inputs, program.inputs), (outputs, program.outputs))
             )
-            self._run_program(program, read, written, stream, room)
+            self._launcher.run(program, read, written, stream, room, is_recorded=is_recorded)
             at += program.batch
 
-    def _run_program(
-        self,
-        program: meta.Program,
-        inputs: Sequence[Pointer],
-        outputs: Sequence[Pointer],
-        stream: Stream,
-        room: "_Room",
-    ) -> None:
-        """All launches as one graph; one by one where somebody else records them."""
-
-        def node(number: int) -> Node:
-            return self._node(program, number, inputs, outputs, room)
-
-        if self._device.is_capturing(stream):
-            for number in range(_length(program)):
-                self._device.run(node(number), stream)
-            return
-        known = room.graphs.get(program.entry)
-        if known is None:
-            nodes = [node(number) for number in range(_length(program))]
-            known = _Recorded(self._device.graph(nodes), nodes, _moving(program))
-            room.graphs[program.entry] = known
-        for number in known.moving:
-            if (wanted := node(number)) != known.nodes[number]:
-                self._device.change(known.graph, number, wanted)
-                known.nodes[number] = wanted
-        self._device.run_graph(known.graph, stream)
-
-    def _node(
-        self,
-        program: meta.Program,
-        number: int,
-        inputs: Sequence[Pointer],
-        outputs: Sequence[Pointer],
-        room: "_Room",
-    ) -> Node:
-        """A launch of a program by its number, or, behind the last, the copy of an output."""
-
-        def place(where: meta.Place) -> Pointer:
-            if where.where == "input":
-                return inputs[where.at]
-            return (room.memory if where.where == "memory" else self._weights) + where.at
-
-        if number >= len(program.launches):
-            output = _copied(program)[number - len(program.launches)]
-            source = place(program.results[output])
-            return CopyNode(outputs[output], source, _size(program.outputs[output]))
-        launch = program.launches[number]
-        function = self._functions[program.entry][launch.function]
-        return LaunchNode(function, launch.grid, launch.block, tuple(map(place, launch.arguments)))
-
-    def _room(self, stream: Stream) -> "_Room":
+    def _room(self, stream: Stream) -> Room:
         """Memory of the calling thread's calls on a stream."""
         rooms = getattr(self._rooms, "by_stream", None)
         if rooms is None:
             rooms = self._rooms.by_stream = {}
         if stream not in rooms:
             size = max(program.memory.fixed_bytes for program in self.metadata.programs)
-            rooms[stream] = _Room(self._device.allocate(size), self._device.free)
+            rooms[stream] = Room(Held(self._device, size))
         return rooms[stream]
-
-
-@dataclass
-class _Recorded:
-    """A program's graph, what its nodes do now, and which depend on a call's tensors."""
-
-    graph: Any
-    nodes: list[Node]
-    moving: list[int]
-
-
-@dataclass
-class _Room:
-    """What calls of one thread on one stream write; kept from call to call."""
-
-    memory: Pointer
-    free: Callable[[Pointer], None]
-    graphs: dict[str, _Recorded] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        weakref.finalize(self, self.free, self.memory).atexit = False
-
-
-class _Borrowed:
-    """Memory of the GPU for the length of a call."""
-
-    def __init__(self, device: Device) -> None:
-        self._device = device
-        self.pointers: list[Pointer] = []
-
-    def __enter__(self) -> "_Borrowed":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for pointer in self.pointers:
-            self._device.free(pointer)
-
-    def take(self, size: int) -> Pointer:
-        """``size`` bytes."""
-        self.pointers.append(self._device.allocate(size))
-        return self.pointers[-1]
-
-
-def _length(program: meta.Program) -> int:
-    """Nodes of a program: launches, then copies."""
-    return len(program.launches) + len(_copied(program))
-
-
-def _copied(program: meta.Program) -> list[int]:
-    """Outputs of a program that are not empty."""
-    return [number for number, spec in enumerate(program.outputs) if _size(spec)]
-
-
-def _moving(program: meta.Program) -> list[int]:
-    """Nodes that touch tensors of a call."""
-    reading = [
-        number
-        for number, launch in enumerate(program.launches)
-        if any(argument.where == "input" for argument in launch.arguments)
-    ]
-    return [*reading, *range(len(program.launches), _length(program))]
-
-
-def _size(spec: meta.Tensor) -> int:
-    """Bytes of a tensor."""
-    return int(np.prod(spec.shape, dtype=np.int64)) * np.dtype(spec.dtype).itemsize
 
 
 def _section(data: Contents, section: str, name: str) -> bytes:
