@@ -8,13 +8,14 @@ from gsb_tvm.runtime.cuda.driver import Device, Stream
 
 
 class Clock:
-    """Times what goes to a stream; a GPU must be the calling thread's, as behind any call of it."""
+    """Times what goes to a stream; makes the GPU the calling thread's."""
 
     def __init__(self, device: Device, stream: Stream = 0) -> None:
         from cuda.bindings import driver
 
         self._cuda, self._device, self.stream = driver, device, stream
-        device.synchronize(stream)
+        gpu = self._do(driver.cuDeviceGet(device.ordinal))
+        self._do(driver.cuCtxSetCurrent(self._do(driver.cuDevicePrimaryCtxRetain(gpu))))
         self._start, self._end = (self._do(driver.cuEventCreate(0)) for _ in range(2))
 
     def _do(self, answer: Sequence[Any]) -> Any:

@@ -15,13 +15,8 @@ class Unset(CudaDevice):
 
     def allocate(self, size: int) -> Pointer:
         """Memory that holds anything."""
-        from cuda.bindings import driver
-
-        self.synchronize(0)  # makes this GPU the thread's
-        result, pointer = driver.cuMemAlloc(max(size, 1))
-        if result != driver.CUresult.CUDA_SUCCESS:
-            raise RuntimeError(f"CUDA driver: {result}")
-        return int(pointer)
+        with self._here() as api:
+            return int(self._do(api.cuMemAlloc(max(size, 1))))
 
 
 def units(folder: Path) -> list[str]:
