@@ -24,22 +24,40 @@ A batch of 0 says that calls take the shapes as they stand. Any other is the fir
 input and output, and blocks stand in the order of their batches: a call of more images may be cut
 into calls of these sizes (:mod:`gsb_tvm.runtime.batches`).
 
+An artefact for a GPU has more to say, since its code is a list of launches
+(:mod:`gsb_tvm.runtime.cuda.code`), and names sections where that of a CPU names symbols::
+
+    gpu sm_90 9 0                         behind ``arch``: architecture, its compute capability
+    weights .gsb_weights                  section of the constants
+    program gsb 0                         name, batch
+    code .gsb_cubin .gsb_ptx              sections of machine code, and of PTX
+    memory 54272 0 0                      bytes of a call, zero before the first; no parts or epochs
+    launch dense_kernel 6 1 1 256 1 1 3 input 0 constant 4096 memory 128
+    result memory 256
+
+``code`` stands behind ``program``; behind the outputs stand launches in order, with their blocks
+and threads (x, y, z) and as many pointers as the number says, and where each output is after them.
+A place is an input by number, or an offset in bytes into the constants or the memory of a call.
+
 Control characters and ``%`` stand as ``%`` and two hexadecimal digits, as in RFC 3986.
 """
 
 from collections.abc import Iterator
 
 from gsb_tvm.runtime.barrier import SYNC_BYTES
+from gsb_tvm.runtime.cuda.symbols import cubin_symbol, ptx_symbol, section_of
 from gsb_tvm.runtime.elf import ALIGNMENT
-from gsb_tvm.runtime.metadata import WEIGHTS, Metadata, Program
+from gsb_tvm.runtime.metadata import WEIGHTS, WEIGHTS_SECTION, Metadata, Place, Program
 from gsb_tvm.targets.feature_bits import feature_bits
+from gsb_tvm.targets.gpus import capability
 
 
 def descriptor(metadata: Metadata) -> bytes:
     """Describe the artefact that ``metadata`` belongs to."""
+    block = _gpu_program if metadata.target.gpu else _cpu_program
     lines = [*_library(metadata)]
     for program in metadata.programs:
-        lines += _program(program)
+        lines += block(program)
     return "".join(f"{line}\n" for line in lines).encode()
 
 
@@ -49,17 +67,40 @@ def _library(metadata: Metadata) -> Iterator[str]:
     yield f"target {_escaped(target.text)}"
     yield f"cpu {_escaped(target.cpu)}"
     yield f"arch {target.arch}"
+    if target.gpu:
+        yield "gpu {} {} {}".format(target.gpu, *capability(target.gpu))
     for bit in feature_bits(target.arch, target.required_features):
         yield f"feature {bit.name} {bit.word} {bit.bit} {bit.xcr0}"
     yield f"model {_escaped(metadata.model.name)}"
     yield f"alignment {ALIGNMENT}"
-    yield f"weights {WEIGHTS}"
+    yield f"weights {WEIGHTS_SECTION if target.gpu else WEIGHTS}"
 
 
-def _program(program: Program) -> Iterator[str]:
+def _cpu_program(program: Program) -> Iterator[str]:
     memory = program.memory
     yield f"program {program.entry}_part {program.batch}"
     yield f"memory {memory.fixed_bytes} {memory.part_bytes} {SYNC_BYTES}"
+    yield from _tensors(program)
+
+
+def _gpu_program(program: Program) -> Iterator[str]:
+    sections = (section_of(symbol(program.entry)) for symbol in (cubin_symbol, ptx_symbol))
+    yield f"program {program.entry} {program.batch}"
+    yield f"code {' '.join(sections)}"
+    yield f"memory {program.memory.fixed_bytes} 0 0"
+    yield from _tensors(program)
+    for launch in program.launches:
+        sizes = " ".join(map(str, (*launch.grid, *launch.block, len(launch.arguments))))
+        yield " ".join((f"launch {launch.function} {sizes}", *map(_place, launch.arguments)))
+    for result in program.results:
+        yield f"result {_place(result)}"
+
+
+def _place(place: Place) -> str:
+    return f"{place.where} {place.at}"
+
+
+def _tensors(program: Program) -> Iterator[str]:
     for kind, tensors in (("input", program.inputs), ("output", program.outputs)):
         for tensor in tensors:
             extents = "".join(f"{extent} " for extent in tensor.shape)

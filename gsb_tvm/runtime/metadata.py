@@ -31,7 +31,7 @@ from gsb_tvm.runtime.outfile import Output, write_files
 from gsb_tvm.runtime.sections import Contents, find_section
 from gsb_tvm.targets.profile import Profile
 
-FORMAT = 3
+FORMAT = 4
 SECTION = ".gsb_tvm"
 SYMBOL = "gsb_tvm_metadata"
 NAME = "gsb"

@@ -83,3 +83,32 @@ def test_each_program_is_a_block(popcount, native) -> None:
         "program gsb_b16_part 16",
         "program gsb_b32_part 32",
     ]
+
+
+def test_what_a_gpu_does(popcount) -> None:
+    profile = resolve("cuda -arch=sm_90")
+    place = meta.Place
+    arguments = (place("input", 0), place("constant", 64), place("memory", 512))
+    launches = (
+        meta.Launch("a_kernel", (6, 2, 1), (32, 4, 1), arguments, 0),
+        meta.Launch("b_kernel", (1, 1, 1), (256, 1, 1), (), 0),
+    )
+    metadata = popcount.claiming(
+        profile,
+        memory=meta.Memory(20032, 0),
+        launches=launches,
+        results=(place("memory", 19392),),
+    )
+    lines = descriptor(metadata).decode().splitlines()
+    assert lines[3:5] == ["arch x86_64", "gpu sm_90 9 0"]
+    assert lines[lines.index("alignment 64") + 1 :] == [
+        "weights .gsb_weights",
+        "program gsb 0",
+        "code .gsb_cubin .gsb_ptx",
+        "memory 20032 0 0",
+        "input uint32 2 16 8 x",
+        "output float32 2 16 10 probabilities",
+        "launch a_kernel 6 2 1 32 4 1 3 input 0 constant 64 memory 512",
+        "launch b_kernel 1 1 1 256 1 1 0",
+        "result memory 19392",
+    ]

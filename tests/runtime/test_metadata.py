@@ -71,7 +71,7 @@ def test_noise_is_refused(noise: bytes) -> None:
 
 
 def test_another_format_is_refused(artefact: Artefact) -> None:
-    with pytest.raises(ArtefactError, match=r"made in artefact format 9, expected 3\."):
+    with pytest.raises(ArtefactError, match=r"made in artefact format 9, expected 4\."):
         meta.parse(patched(artefact, 8, struct.pack("<I", 9)), "m.so")
 
 

@@ -8,10 +8,12 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "../parts.h"
 #include "../tensor.hpp"
+#include "launches.hpp"
 #include "lines.hpp"
 
 namespace gsb_tvm::detail {
@@ -23,7 +25,7 @@ struct Feature {
   std::uint32_t xcr0;
 };
 
-// One function of the artefact, and what a call of it needs.
+// The model for one batch: a function of the artefact or launches of a GPU, and what a call needs.
 struct Program {
   std::string symbol;
   std::int64_t batch;        // 0 for shapes as they stand
@@ -31,14 +33,19 @@ struct Program {
   std::size_t part_bytes;    // memory of each part beyond
   std::size_t epochs_bytes;  // zero when a call begins
   std::vector<TensorInfo> inputs, outputs;
+  GpuProgram gpu;  // empty for a CPU
 
   std::size_t memory_bytes(int parts) const noexcept {
     return fixed_bytes + static_cast<std::size_t>(parts) * part_bytes;
   }
 };
 
+using Capability = std::pair<int, int>;  // of a GPU: major and minor number
+
 struct Descriptor {
   std::string compiler, target, cpu, arch, model, weights;
+  std::string gpu;  // architecture; empty for a CPU
+  Capability capability = {};  // that of `gpu`
   std::size_t alignment;
   std::vector<Feature> features;
   std::vector<Program> programs;
@@ -65,11 +72,27 @@ inline void check_batch(Lines& lines, const Program& program,
       lines.fail("\"" + tensor.name + "\" is not of the program's batch");
 }
 
-inline Program read_program(Lines& lines) {
+inline void read_code(Lines& lines, GpuProgram& gpu) {
+  lines.expect("code");
+  gpu.machine_code = lines.word();
+  gpu.ptx = lines.word();
+  lines.end_line();
+}
+
+inline void read_launches(Lines& lines, Program& program) {
+  GpuProgram& gpu = program.gpu;
+  while (lines.take("launch"))
+    gpu.launches.push_back(read_launch(lines, program.inputs, program.fixed_bytes));
+  for (const TensorInfo& output : program.outputs)
+    gpu.results.push_back(read_result(lines, program.inputs, program.fixed_bytes, output));
+}
+
+inline Program read_program(Lines& lines, bool is_for_gpu) {
   Program program;
   program.symbol = lines.word();
   program.batch = static_cast<std::int64_t>(lines.number());
   lines.end_line();
+  if (is_for_gpu) read_code(lines, program.gpu);
   lines.expect("memory");
   program.fixed_bytes = lines.number();
   program.part_bytes = lines.number(most_bytes / GSB_MOST_PARTS);
@@ -79,6 +102,7 @@ inline Program read_program(Lines& lines) {
   while (lines.take("output")) program.outputs.push_back(read_tensor(lines));
   check_batch(lines, program, program.inputs);
   check_batch(lines, program, program.outputs);
+  if (is_for_gpu) read_launches(lines, program);
   return program;
 }
 
@@ -102,6 +126,23 @@ inline void check_programs(Lines& lines, const std::vector<Program>& programs) {
   }
 }
 
+inline Feature read_feature(Lines& lines) {
+  Feature feature;
+  feature.name = lines.word();
+  feature.word = static_cast<std::uint16_t>(lines.number(UINT16_MAX));
+  feature.bit = static_cast<std::uint8_t>(lines.number(UINT8_MAX));
+  feature.xcr0 = static_cast<std::uint32_t>(lines.number(UINT32_MAX));
+  lines.end_line();
+  return feature;
+}
+
+inline void read_gpu(Lines& lines, Descriptor& made) {
+  made.gpu = lines.word();
+  made.capability.first = static_cast<int>(lines.number(UINT8_MAX));
+  made.capability.second = static_cast<int>(lines.number(UINT8_MAX));
+  lines.end_line();
+}
+
 inline Descriptor read_descriptor(std::string_view text, const std::string& path) {
   Lines lines(text, path);
   Descriptor made;
@@ -113,15 +154,8 @@ inline Descriptor read_descriptor(std::string_view text, const std::string& path
   made.target = field("target");
   made.cpu = field("cpu");
   made.arch = field("arch");
-  while (lines.take("feature")) {
-    Feature feature;
-    feature.name = lines.word();
-    feature.word = static_cast<std::uint16_t>(lines.number(UINT16_MAX));
-    feature.bit = static_cast<std::uint8_t>(lines.number(UINT8_MAX));
-    feature.xcr0 = static_cast<std::uint32_t>(lines.number(UINT32_MAX));
-    lines.end_line();
-    made.features.push_back(feature);
-  }
+  if (lines.take("gpu")) read_gpu(lines, made);
+  while (lines.take("feature")) made.features.push_back(read_feature(lines));
   made.model = field("model");
   lines.expect("alignment");
   made.alignment = lines.number(4096);
@@ -129,7 +163,8 @@ inline Descriptor read_descriptor(std::string_view text, const std::string& path
   if (made.alignment == 0 || made.alignment & (made.alignment - 1))
     lines.fail("an alignment that is no power of two");
   made.weights = field("weights");
-  while (lines.take("program")) made.programs.push_back(read_program(lines));
+  while (lines.take("program"))
+    made.programs.push_back(read_program(lines, !made.gpu.empty()));
   if (!lines.is_empty()) lines.fail("a line that is not known");
   check_programs(lines, made.programs);
   return made;
