@@ -2,7 +2,7 @@
 
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,7 @@ SANITIZERS = {
     "thread": ["-g1"],
 }
 LIBRARIES = ("-pthread", "-ldl")
-ERRORS = "file damaged version architecture cpu loader argument memory threads".split()
+ERRORS = "file damaged version architecture cpu loader argument memory threads gpu driver".split()
 """Names of gsb_tvm::ErrorCode, in its order."""
 
 
@@ -50,11 +50,11 @@ def built(source: Path, out: Path, *flags: str, by: str = "g++") -> Path:
     return out
 
 
-def output(*command: object, expected: int = 0) -> str:
+def output(*command: object, expected: int = 0, env: Mapping[str, str] | None = None) -> str:
     """What a program prints; the test fails where its status differs."""
     words = [str(word) for word in command]
     done = subprocess.run(
-        words, capture_output=True, text=True, errors="replace", timeout=500, check=False
+        words, env=env, capture_output=True, text=True, errors="replace", timeout=500, check=False
     )
     assert done.returncode == expected, done.stdout[-1000:] + done.stderr[-4000:]
     return done.stdout if expected == 0 else done.stderr
@@ -64,11 +64,13 @@ def loaded(program: Path, *paths: Path, before: Sequence[str] = ()) -> list[tupl
     """For each artefact the error's code and sentence; "loaded" where there is none."""
     lines = output(*before, program, "load", *paths).splitlines()
     assert len(lines) == len(paths)
-    found = []
-    for line in lines:
-        number, _, sentence = line.partition(" ")
-        found.append((ERRORS[int(number)], sentence) if sentence else (number, ""))
-    return found
+    return [*map(error, lines)]
+
+
+def error(line: str) -> tuple[str, str]:
+    """Code and sentence of a line that a program prints of an artefact."""
+    number, _, sentence = line.partition(" ")
+    return (ERRORS[int(number)], sentence) if sentence else (number, "")
 
 
 @dataclass(frozen=True)

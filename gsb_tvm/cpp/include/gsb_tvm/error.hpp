@@ -15,8 +15,10 @@ enum class ErrorCode {
   cpu,           // this CPU, or its system, lacks what the code needs
   loader,        // the dynamic loader refuses it
   argument,      // of a call: number, type or size of tensors, number of threads
-  memory,        // the system gives no more
+  memory,        // the system, or a GPU, gives no more
   threads,       // the system starts no more
+  gpu,           // there is none, or it is older than the code, or NVIDIA's driver is
+  driver,        // NVIDIA's driver refuses or reports something
 };
 
 /// A sentence for what, where, found against expected, and the way out.

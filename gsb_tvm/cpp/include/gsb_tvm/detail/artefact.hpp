@@ -36,6 +36,7 @@ static_assert(sizeof(SectionHeader) == 32, "as it stands in the file");
 struct Artefact {
   Descriptor descriptor;
   SectionHeader header;
+  std::uint16_t machine;  // of the library: e_machine
 };
 
 #if defined(__x86_64__)
@@ -101,7 +102,7 @@ inline void check_cpu(const File& file, const Descriptor& descriptor) {
                                   "model with -mattr=-amx-int8,-amx-tile.");
 }
 
-// Read an artefact and check everything about it. Throws Error.
+// Read an artefact, and check that it is whole. Throws Error.
 inline Artefact read_artefact(const File& file) {
   const Section section = find_section(file, ".gsb_tvm");
   const SectionHeader header = read_section_header(file, section);
@@ -112,13 +113,23 @@ inline Artefact read_artefact(const File& file) {
               "again or compile the model again.");
   std::string text(static_cast<std::size_t>(header.descriptor_bytes), '\0');
   file.read(&text[0], text.size(), section.offset + sizeof header + header.json_bytes);
-  Artefact made{read_descriptor(text, file.path()), header};
-  const std::string& arch = made.descriptor.arch;
-  if (section.machine != this_machine || arch != this_arch)
+  return {read_descriptor(text, file.path()), header, section.machine};
+}
+
+// Read an artefact for a CPU, and check that this one can execute it. Throws Error.
+inline Artefact read_cpu_artefact(const File& file) {
+  Artefact made = read_artefact(file);
+  const Descriptor& descriptor = made.descriptor;
+  if (!descriptor.gpu.empty())
     file.fail(ErrorCode::architecture,
-              "made for " + arch + ", this machine is " + this_arch +
+              "made for a GPU (" + descriptor.gpu +
+                  "), and this loads code for CPUs. Load it with gsb_tvm::CudaSession, or compile "
+                  "the model for a CPU.");
+  if (made.machine != this_machine || descriptor.arch != this_arch)
+    file.fail(ErrorCode::architecture,
+              "made for " + descriptor.arch + ", this machine is " + this_arch +
                   ". Copy it to such a machine, or compile the model for " + this_arch + ".");
-  check_cpu(file, made.descriptor);
+  check_cpu(file, descriptor);
   return made;
 }
 

@@ -2,14 +2,14 @@
 #ifndef GSB_TVM_DETAIL_BATCHES_HPP_
 #define GSB_TVM_DETAIL_BATCHES_HPP_
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <string>
 #include <vector>
 
 #include "checks.hpp"
-#include "context.hpp"
-#include "model.hpp"
+#include "descriptor.hpp"
 
 namespace gsb_tvm::detail {
 
@@ -23,11 +23,12 @@ inline std::vector<TensorInfo> images(std::vector<TensorInfo> tensors, std::int6
   return tensors;
 }
 
-// The batches of a model's programs, ascending; none where shapes are as they stand.
-inline std::vector<std::int64_t> batches(const Model& model) {
+// The batches of programs, ascending; none where shapes are as they stand.
+inline std::vector<std::int64_t> batches(const std::vector<Program>& programs) {
   std::vector<std::int64_t> made;
-  for (const Runnable& runnable : model.programs())
-    if (runnable.program.batch) made.insert(made.begin(), runnable.program.batch);
+  for (const Program& program : programs)
+    if (program.batch) made.push_back(program.batch);
+  std::sort(made.begin(), made.end());
   return made;
 }
 
@@ -42,23 +43,32 @@ inline void check_batch(const std::vector<std::int64_t>& batches, std::int64_t b
            ", always the largest that fits first. Compile the model with --batch 1 among others.");
 }
 
-// Run `batch` images, which can be cut, or a call whose shapes are as they stand.
-inline void run_pieces(Context& context, const Model& model, Tensors tensors, std::int64_t batch) {
-  for (const Runnable& runnable : model.programs()) {
+// Go on to the images behind those of a program.
+template <class Tensors>
+void advance(Tensors& tensors, const Program& program) {
+  std::size_t at = 0;
+  for (const std::vector<TensorInfo>* group : {&program.inputs, &program.outputs})
+    for (const TensorInfo& tensor : *group) {
+      // Pointers of nothing stay null.
+      if (tensor.count) tensors[at] = static_cast<char*>(tensors[at]) + tensor.size_bytes();
+      ++at;
+    }
+}
+
+// Let `run` run `batch` images, which can be cut, or a call whose shapes are as they stand:
+// inputs, then outputs. Of the programs the one of the largest batch stands first.
+template <class Runnable, class Tensors, class Run>
+void run_pieces(const std::vector<Runnable>& runnables, Tensors tensors, std::int64_t batch,
+                const Run& run) {
+  for (const Runnable& runnable : runnables) {
     const Program& program = runnable.program;
     if (program.batch == 0) {
-      context.run(model, runnable, tensors);
+      run(runnable, tensors);
       return;
     }
     for (; batch >= program.batch; batch -= program.batch) {
-      context.run(model, runnable, tensors);
-      std::size_t at = 0;
-      for (const std::vector<TensorInfo>* group : {&program.inputs, &program.outputs})
-        for (const TensorInfo& tensor : *group) {
-          // Pointers of nothing stay null.
-          if (tensor.count) tensors[at] = static_cast<char*>(tensors[at]) + tensor.size_bytes();
-          ++at;
-        }
+      run(runnable, tensors);
+      advance(tensors, program);
     }
   }
 }

@@ -54,10 +54,10 @@ inline void check_view(const Input& view, const TensorInfo& image, const char* k
     refuse(which + "the data is not aligned for " + name(image.dtype) + ".");
 }
 
-inline void check_shape(const Tensor& tensor, const TensorInfo& info,
-                        const std::vector<std::int64_t>& expected) {
-  if (tensor.shape() != expected)
-    refuse("input \"" + info.name + "\": shape (" + listed(tensor.shape()) +
+inline void check_shape(const std::vector<std::int64_t>& shape, const TensorInfo& info,
+                        const char* kind, const std::vector<std::int64_t>& expected) {
+  if (shape != expected)
+    refuse(std::string(kind) + " \"" + info.name + "\": shape (" + listed(shape) +
            ") is given, expected (" + listed(expected) + ").");
 }
 

@@ -25,7 +25,7 @@ struct Runnable {
 class Model {
  public:
   // Throws Error.
-  explicit Model(const File& file) : Model(file.path(), read_artefact(file)) {}
+  explicit Model(const File& file) : Model(file.path(), read_cpu_artefact(file)) {}
 
   const Descriptor& about() const noexcept { return about_; }
   // The largest batch first.

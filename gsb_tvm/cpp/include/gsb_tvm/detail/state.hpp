@@ -14,6 +14,7 @@
 #include "contexts.hpp"
 #include "file.hpp"
 #include "model.hpp"
+#include "whole_tensors.hpp"
 
 namespace gsb_tvm::detail {
 
@@ -22,7 +23,7 @@ struct State {
       : model(File(path)),
         threads(threads_of_a_call),
         contexts(model, threads),
-        batches(detail::batches(model)) {
+        batches(detail::batches(model.about().programs)) {
     const Program& program = model.programs()[0].program;
     inputs = images(program.inputs, program.batch);
     outputs = images(program.outputs, program.batch);
@@ -44,21 +45,13 @@ struct State {
     }
     if (is_open) check_batch(batches, batch);
     const Contexts::Lease context(contexts);
-    run_pieces(*context, model, tensors, batch);
+    run_pieces(model.programs(), tensors, batch, [&](const Runnable& runnable, const Tensors& at) {
+      (*context).run(model, runnable, at);
+    });
   }
 
   std::vector<Tensor> run(const std::vector<Tensor>& given) {
-    check_number(given.size(), inputs.size(), "inputs");
-    const bool is_open = !batches.empty() && !given.empty() && !given[0].shape().empty();
-    const auto whole = [&](const TensorInfo& image) {
-      std::vector<std::int64_t> shape = image.shape;
-      if (is_open) shape[0] = given[0].shape()[0];
-      return shape;
-    };
-    for (std::size_t i = 0; i < given.size(); ++i)
-      check_shape(given[i], inputs[i], whole(inputs[i]));
-    std::vector<Tensor> made;
-    for (const TensorInfo& output : outputs) made.emplace_back(output.dtype, whole(output));
+    std::vector<Tensor> made = outputs_for(given, inputs, outputs, !batches.empty());
     const std::vector<Input> in(given.begin(), given.end());
     const std::vector<Output> out(made.begin(), made.end());
     run(in.data(), in.size(), out.data(), out.size());

@@ -1,0 +1,77 @@
+"""What gsb_tvm::CudaSession promises, with two compilers and under sanitizers; its numbers."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import gsb_tvm
+from gsb_tvm.dialect.versions import PACKAGE
+from gsb_tvm.models.demo import model_path
+from gsb_tvm.runtime import metadata as meta
+from tests import tiny_models as tiny
+from tests.cpp.cuda.conftest import HERE, Gpu
+from tests.cpp.session.conftest import SANITIZERS, built, compiler
+
+_CLANGS = ("clang++", *(f"clang++-{n}" for n in range(21, 12, -1)))
+
+
+def keeps_its_promises(gpu: Gpu, program: Path, *words: str) -> None:
+    assert gpu.output(program, gpu.tiny, gpu.x, gpu.y, *words, gpus=2) == "ok\n"
+
+
+@pytest.mark.parametrize("header", ["cuda_session", "cuda_views"])
+def test_each_header_stands_alone(header: str, tmp_path: Path) -> None:
+    source = tmp_path / "alone.cpp"
+    source.write_text(f"#include <gsb_tvm/{header}.hpp>\n#include <gsb_tvm/{header}.hpp>\n")
+    built(source, tmp_path / "alone.o", "-c", by=compiler("g++"))
+
+
+def test_what_it_promises_without_rtti(gpu: Gpu, tmp_path: Path) -> None:
+    flags = ("-O2", "-fno-rtti")
+    program = built(HERE / "promises.cpp", tmp_path / "program", *flags, by=compiler(*_CLANGS))
+    keeps_its_promises(gpu, program)
+
+
+@pytest.mark.parametrize("sanitizer", SANITIZERS)
+def test_what_it_promises_under_sanitizers(gpu: Gpu, sanitizer: str, tmp_path: Path) -> None:
+    flags = (f"-fsanitize={sanitizer}", *SANITIZERS[sanitizer])
+    program = built(HERE / "promises.cpp", tmp_path / "program", *flags, by=compiler("g++"))
+    keeps_its_promises(gpu, program, *(["-"] if sanitizer == "thread" else []))
+
+
+def ran(gpu: Gpu, program: Path, model: Path, given: np.ndarray, batch: int) -> np.ndarray:
+    """What a program's call gives, from the host and on the GPU alike."""
+    given.astype(np.float32).tofile(gpu.kernels / "in.bin")
+    words = ("run", model, batch, gpu.kernels / "in.bin", gpu.kernels / "out.bin")
+    gpu.output(program, *words)
+    return np.fromfile(gpu.kernels / "out.bin", np.float32)
+
+
+def test_the_demo_gives_the_numbers_of_a_cpu(gpu: Gpu, program: Path) -> None:
+    image = np.random.default_rng(3).random((1, 1, 8, 8), np.float32)
+    expected = gsb_tvm.build(model_path())(image)[0]
+    # Sums are rounded in another order on a GPU.
+    np.testing.assert_allclose(ran(gpu, program, gpu.demo, image, 1), expected, rtol=0, atol=1e-5)
+
+
+def test_a_call_is_cut_into_batches(gpu: Gpu, program: Path) -> None:
+    on_cpu = gsb_tvm.load(gpu.on_cpu)
+    draw = np.random.default_rng(4)
+    for batch in (1, 3, 7, 9):
+        x = draw.standard_normal((batch, tiny.TOKENS, tiny.FEATURES), np.float32)
+        made = ran(gpu, program, gpu.batches, x, batch)
+        np.testing.assert_array_equal(made, on_cpu(x).reshape(-1))
+
+
+def test_it_says_what_it_is(gpu: Gpu, program: Path) -> None:
+    metadata = meta.read(gpu.batches)
+    assert gpu.output(program, "describe", gpu.batches).splitlines() == [
+        metadata.model.name,
+        metadata.target.text,
+        PACKAGE,
+        f"GPU 0, {metadata.call_bytes(1)} bytes",
+        "batches 1 2 4",
+        "input x float32 1 5 40",
+        "output y float32 1 5 24",
+    ]
