@@ -3,7 +3,7 @@
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,10 +16,10 @@ from gsb_tvm.targets import resolve
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-def done(*command: object, expected: int = 0) -> str:
+def done(*command: object, expected: int = 0, env: Mapping[str, str] | None = None) -> str:
     """What a command prints; the test fails where its status differs."""
     words = [str(word) for word in command]
-    ran = subprocess.run(words, capture_output=True, text=True, timeout=500, check=False)
+    ran = subprocess.run(words, env=env, capture_output=True, text=True, timeout=500, check=False)
     assert ran.returncode == expected, (
         f"{' '.join(words)}\n{ran.stdout[-2000:]}{ran.stderr[-4000:]}"
     )

@@ -29,6 +29,8 @@ from tests.examples.conftest import (
     needs_stb,
     session_package,
 )
+from tests.libcuda.build import environment
+from tests.libcuda.emulations import emulating
 
 
 def png(path: Path, grey: np.ndarray) -> Path:
@@ -98,6 +100,23 @@ def test_classify_in_cpp(model: Path, picture: Path, tmp_path: Path) -> None:
     also = png(tmp_path / "six.png", grey[..., 0])
     assert first_words(done(folder / "classify", model, also))[0].startswith("6 (")
     assert "not a shared library" in done(folder / "classify", picture, picture, expected=1)
+
+
+def test_classify_on_a_gpu(picture: Path, tmp_path: Path) -> None:
+    needs_stb()
+    model, kernels = tmp_path / "model.so", tmp_path / "kernels"
+    kernels.mkdir()
+    with emulating(kernels):
+        compiled(model, "cuda -arch=sm_90")
+    folder = build(EXAMPLES / "cuda", tmp_path / "build", session_package())
+    words = [folder / "classify", model, picture, picture]
+    said = first_words(done(*words, env=environment(kernels)))
+    assert len(said) == 2
+    assert said[0].startswith("6 (")
+    assert said[0] == said[1]
+    (tmp_path / "libcuda.so.1").touch()  # before one that the system may have
+    without = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path)}
+    assert "NVIDIA's driver is not here" in done(*words, env=without, expected=1)
 
 
 def ask_for_ever(host: str, port: int, answered: threading.Event) -> None:

@@ -172,6 +172,31 @@ void not_before_the_first_call(const Given& given) {
   recording.end();
 }
 
+void tensors_of_its_own(const Given& given) {
+  auto session = std::make_unique<CudaSession>(given.path);
+  gsb_tvm::CudaTensor x = session->tensor(Dtype::float32, x_shape);
+  gsb_tvm::CudaTensor y = session->tensor(Dtype::float32, y_shape);
+  CHECK(x.dtype() == Dtype::float32 && x.shape() == x_shape && x.count() == x_count);
+  Values made(y_count, 1);
+  y.download(made);
+  CHECK(made == Values(y_count));  // zeros at first
+  const gpu::OwnStream stream;
+  x.upload(given.x, stream);
+  session->run({x}, {y}, stream);
+  session.reset();
+  y.download(made, stream);
+  CHECK(made == given.y);
+  const ErrorCode code = ErrorCode::argument;
+  gsb_tvm::CudaTensor moved = std::move(y);
+  refused(code, "the tensor was moved", [&] { y.download(made); });
+  y = std::move(moved);
+  y.download(made);
+  CHECK(made == given.y);
+  refused(code, "elements of float64 are given for a tensor of float32.",
+          [&] { x.upload(std::vector<double>(x_count)); });
+  refused(code, "480 bytes are given for a tensor of 800.", [&] { x.download(made); });
+}
+
 void bad_arguments(const Given& given, const CudaSession& session) {
   const ErrorCode code = ErrorCode::argument;
   const gpu::Floats x(x_count + 1), y(y_count + 1);
@@ -297,6 +322,7 @@ int main(int argc, char** argv) {
     one_call_behind_another(given, session);
     into_a_graph_of_the_callers(given, session);
     not_before_the_first_call(given);
+    tensors_of_its_own(given);
     bad_arguments(given, session);
     two_gpus(given, session);
     moves(given);

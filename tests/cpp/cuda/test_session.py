@@ -20,7 +20,7 @@ def keeps_its_promises(gpu: Gpu, program: Path, *words: str) -> None:
     assert gpu.output(program, gpu.tiny, gpu.x, gpu.y, *words, gpus=2) == "ok\n"
 
 
-@pytest.mark.parametrize("header", ["cuda_session", "cuda_views"])
+@pytest.mark.parametrize("header", ["cuda_session", "cuda_tensor", "cuda_views"])
 def test_each_header_stands_alone(header: str, tmp_path: Path) -> None:
     source = tmp_path / "alone.cpp"
     source.write_text(f"#include <gsb_tvm/{header}.hpp>\n#include <gsb_tvm/{header}.hpp>\n")

@@ -2,8 +2,7 @@
 //
 //   gsb_tvm::CudaSession session("model.so");
 //   session.run({image}, {logits});  // containers, arrays, Tensors: copied there and back
-//   session.run({DeviceInput(image_pointer, {1, 3, 224, 224})},
-//               {DeviceOutput(logits_pointer, {1, 1000})}, stream);
+//   session.run({gsb_tvm::DeviceInput(pointer, {1, 3, 224, 224})}, {tensor}, stream);  // as they are
 //
 // Needs the C++ library, the dynamic loader and, when a session is made, NVIDIA's driver, 525 or
 // later. Linux, x86-64 and 64-bit Arm. cuda.h or cuda_runtime.h may be included, too.
@@ -15,8 +14,10 @@
 #include <initializer_list>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "cuda_tensor.hpp"
 #include "cuda_views.hpp"
 #include "detail/cuda/state.hpp"
 #include "dtype.hpp"
@@ -47,7 +48,7 @@ class CudaSession {
   /// Batches that the artefact has code for, ascending, as gsb_tvm::Session::batches says it.
   const std::vector<std::int64_t>& batches() const { return state().batches; }
 
-  int gpu() const { return state().device.ordinal(); }
+  int gpu() const { return state().device->ordinal(); }
   /// Memory on the GPU of each stream that calls came on.
   std::size_t memory_bytes() const { return state().model.memory_bytes(); }
   /// The model's file, and what it was compiled for and with.
@@ -73,6 +74,11 @@ class CudaSession {
 
   /// Run the model on tensors whose shapes are the model's, and return its outputs. Throws Error.
   std::vector<Tensor> run(const std::vector<Tensor>& inputs) const { return state().run(inputs); }
+
+  /// A tensor in the GPU's memory. Throws Error.
+  CudaTensor tensor(Dtype dtype, std::vector<std::int64_t> shape) const {
+    return CudaTensor(state().device, dtype, std::move(shape));
+  }
 
  private:
   using State = detail::cuda::State;

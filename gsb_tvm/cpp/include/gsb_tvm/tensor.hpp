@@ -40,6 +40,19 @@ inline std::optional<std::size_t> count_of(Dtype dtype, const std::vector<std::i
   return static_cast<std::size_t>(bytes / size_of(dtype));
 }
 
+// Bytes of a tensor that somebody asks for. Throws Error where there is no such tensor.
+inline std::size_t bytes_of(Dtype dtype, const std::vector<std::int64_t>& shape) {
+  for (const std::int64_t extent : shape)
+    if (extent < 0)
+      throw Error(ErrorCode::argument,
+                  "an extent of " + std::to_string(extent) + " is asked for, expected 0 or more.");
+  const std::optional<std::size_t> count = count_of(dtype, shape);
+  if (!count)
+    throw Error(ErrorCode::argument,
+                "a tensor is asked for that is larger than all that a process can address.");
+  return *count * size_of(dtype);
+}
+
 }  // namespace detail
 
 /// A dense tensor in C order, with memory of its own; zeros at first.
@@ -47,7 +60,7 @@ class Tensor {
  public:
   /// Throws Error where there is no such tensor.
   Tensor(Dtype dtype, std::vector<std::int64_t> shape)
-      : dtype_(dtype), shape_(std::move(shape)), bytes_(size_bytes(dtype_, shape_)) {}
+      : dtype_(dtype), shape_(std::move(shape)), bytes_(detail::bytes_of(dtype_, shape_)) {}
 
   Dtype dtype() const noexcept { return dtype_; }
   const std::vector<std::int64_t>& shape() const noexcept { return shape_; }
@@ -69,18 +82,6 @@ class Tensor {
   operator Output() noexcept { return Output(bytes_.data(), bytes_.size(), dtype_); }
 
  private:
-  static std::size_t size_bytes(Dtype dtype, const std::vector<std::int64_t>& shape) {
-    for (const std::int64_t extent : shape)
-      if (extent < 0)
-        throw Error(ErrorCode::argument, "an extent of " + std::to_string(extent) +
-                                             " is asked for, expected 0 or more.");
-    const std::optional<std::size_t> count = detail::count_of(dtype, shape);
-    if (!count)
-      throw Error(ErrorCode::argument,
-                  "a tensor is asked for that is larger than all that a process can address.");
-    return *count * size_of(dtype);
-  }
-
   template <class T>
   void check() const {
     if (!stands_for(dtype_of<T>(), dtype_))

@@ -6,7 +6,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "../../cuda_views.hpp"
@@ -33,7 +35,7 @@ class State {
     check_number(out_count, outputs.size(), "outputs");
     check_process();
     const std::int64_t batch = is_open() && in_count ? images(in[0]) : 1;
-    const Current current(device);
+    const Current current(*device);
     const bool is_recorded = is_recording(stream);
     Copies copies(staging_, stream);
     std::vector<void*> tensors;
@@ -61,18 +63,18 @@ class State {
     return made;
   }
 
-  Device device;
+  std::shared_ptr<const Device> device;
   Model model;
   std::vector<std::int64_t> batches;
   std::vector<TensorInfo> inputs, outputs;
 
  private:
   State(const File& file, Artefact artefact, int ordinal)
-      : device(ordinal),
-        model(file, std::move(artefact), device),
+      : device(std::make_shared<const Device>(ordinal)),
+        model(file, std::move(artefact), *device),
         batches(detail::batches(model.about().programs)),
-        staging_(device),
-        rooms_(device, model) {
+        staging_(*device),
+        rooms_(*device, model) {
     const Program& program = model.programs()[0].program;
     inputs = detail::images(program.inputs, program.batch);
     outputs = detail::images(program.outputs, program.batch);
@@ -99,7 +101,7 @@ class State {
   void check(const CudaInput& input, const TensorInfo& info, std::int64_t batch,
              bool is_recorded) const {
     if (input.on_device())
-      check_tensor(*input.on_device(), info, "input", input_alignment, is_open(), batch, device);
+      check_tensor(*input.on_device(), info, "input", input_alignment, is_open(), batch, *device);
     else
       check_host(input.on_host(), info, "input", batch, is_recorded);
   }
@@ -108,7 +110,7 @@ class State {
              bool is_recorded) const {
     if (output.on_device())
       check_tensor(*output.on_device(), info, "output", size_of(info.dtype), is_open(), batch,
-                   device);
+                   *device);
     else
       check_host(output.on_host().view(), info, "output", batch, is_recorded);
   }
