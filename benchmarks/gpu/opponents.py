@@ -4,6 +4,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,6 +56,7 @@ class Opponent:
     way: Way = "eager"
     is_gsb: bool = False
 
+    @cache  # noqa: B019  a few networks for as long as the process is
     def model(self, preset: str) -> nn.Module:
         """The network on the GPU, not compiled."""
         config = PRESETS[preset]

@@ -6,6 +6,7 @@ Prints what is found, stage by stage; ends with 6 where a check failed.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +28,9 @@ def main(argv: Sequence[str]) -> int:
     if args.stage:
         from tests.gpu.running import be_stage
 
-        return be_stage(args.folder, args.stage, sys.stdin.read().split("\n"), args.rows)
+        code = be_stage(args.folder, args.stage, sys.stdin.read().split("\n"), args.rows)
+        sys.stdout.flush()
+        os._exit(code)  # without waiting for processes that draw what nobody will check
     return execute(args)
 
 

@@ -13,7 +13,6 @@ from tests.gpu.folder import Case
 
 GUARD = 4096  # bytes before and behind a tensor that nobody may write; a multiple of all alignments
 _PATTERN, _GARBAGE = 0xC3, 0xB7
-_RUNS = 3  # on the same inputs: threads that race do not always differ
 
 
 class Placed:
@@ -137,12 +136,13 @@ def complaint(
     functions: Mapping[str, Any],
     samples: Sequence[Sample],
     *,
+    runs: int = 1,
     watched: bool = False,
 ) -> str:
-    """What is wrong with a kernel on some samples; "" where nothing is."""
+    """What is wrong with a kernel on some samples, each run so often; "" where nothing is."""
     for number, sample in enumerate(samples):
         with Bench(device, case, functions, sample, watched=watched) as bench:
-            for again in range(1 if watched else _RUNS):
+            for again in range(runs):
                 bench.run()
                 if found := bench.complaint():
                     return f"sample {number}, run {again}: {found}"

@@ -1,5 +1,6 @@
 """What kernels and models are checked on: drawn from seeds, so that nothing of it is carried."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -36,6 +37,14 @@ def images(spec: meta.Tensor, reference: Reference) -> list[Array]:
     """Inputs of the calls of a reference."""
     rng = np.random.default_rng(reference.seed)
     return [draw(sized(spec, reference.batch), rng) for _ in range(reference.count)]
+
+
+def digest(drawn: Sequence[Array]) -> str:
+    """SHA-256 of inputs, to know them again."""
+    found = hashlib.sha256()
+    for x in drawn:
+        found.update(np.ascontiguousarray(x).tobytes())
+    return found.hexdigest()
 
 
 def nudged(drawn: Sequence[Array]) -> Iterator[list[Array]]:

@@ -60,12 +60,13 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     """Outputs of a model for ``count`` calls of ``batch`` images drawn from ``seed``.
 
     In the file they are an array called ``key``, (runs, count * batch, classes) float32: runs
-    differ by the rounding of their inputs alone.
+    differ by the rounding of their inputs alone. ``digest`` is that of the images.
     """
 
     batch: int
     count: int
     seed: int
+    digest: str = ""
 
     @property
     def key(self) -> str:

@@ -36,7 +36,7 @@ from gsb_tvm.schedules import families
 from gsb_tvm.targets import resolve
 from tests.gpu import folder as layout
 from tests.gpu.cases import Planned, planned
-from tests.gpu.drawing import images, nudged
+from tests.gpu.drawing import digest, images, nudged
 
 _SEED = 20
 _IMAGES = 8  # of references of small batches
@@ -127,14 +127,9 @@ def model(
     on_gpu, on_cpu = folder / f"{name}.so", folder / f"{name}-cpu.so"
     compile_model(source, resolve(f"cuda -arch={arch}"), Options(on_gpu, **options))
     compile_model(source, resolve("native"), Options(on_cpu, **options))
-    made = layout.Model(
-        name=name,
-        references=tuple(
-            layout.Reference(batch=size, count=max(1, _IMAGES // size), seed=_SEED + size)
-            for size in sizes or (1,)
-        ),
-    )
     module = gsb_tvm.load(on_cpu)
+    (spec,) = module.metadata.program.inputs
+    made = layout.Model(name=name, references=tuple(_reference(spec, n) for n in sizes or (1,)))
     found = {each.key: _outputs(module, each) for each in made.references}
     del module
     for path in (on_cpu, on_cpu.with_suffix(".json"), on_gpu.with_suffix(".json")):
@@ -143,6 +138,11 @@ def model(
     np.savez(file, **found)
     write_file(layout.references(folder, made), file.getvalue())
     return made
+
+
+def _reference(spec: meta.Tensor, batch: int) -> layout.Reference:
+    drawn = layout.Reference(batch=batch, count=max(1, _IMAGES // batch), seed=_SEED + batch)
+    return msgspec.structs.replace(drawn, digest=digest(images(spec, drawn)))
 
 
 def _outputs(module: gsb_tvm.Module, reference: layout.Reference) -> np.ndarray:

@@ -27,11 +27,19 @@ class Begun(msgspec.Struct, frozen=True, tag=True):
     unit: str
 
 
-class Findings(msgspec.Struct, frozen=True, tag=True):
-    """What came of a unit."""
+class Found(msgspec.Struct, frozen=True, tag=True):
+    """What came of a unit so far."""
+
+    row: Row
+
+
+class Ended(msgspec.Struct, frozen=True, tag=True):
+    """A unit that is done."""
 
     unit: str
-    rows: tuple[Row, ...]
+
+
+Line = Begun | Found | Ended
 
 
 class StageResult(msgspec.Struct, frozen=True):
@@ -46,7 +54,7 @@ class StageResult(msgspec.Struct, frozen=True):
         return sum(row.verdict == verdict for row in self.rows)
 
 
-def append(path: Path, line: Begun | Findings) -> None:
+def append(path: Path, line: Line) -> None:
     """Add a line to a file."""
     with path.open("ab") as file:
         file.write(msgspec.json.encode(line) + b"\n")
@@ -57,20 +65,22 @@ def read(path: Path) -> tuple[list[Row], str]:
     found: list[Row] = []
     left = ""
     for line in _lines(path):
-        left = line.unit if isinstance(line, Begun) else ""
-        found += () if isinstance(line, Begun) else line.rows
+        if isinstance(line, Found):
+            found.append(line.row)
+        else:
+            left = line.unit if isinstance(line, Begun) else ""
     return found, left
 
 
 def begun(path: Path) -> set[str]:
     """Units of a file that were begun."""
-    return {line.unit for line in _lines(path)}
+    return {line.unit for line in _lines(path) if isinstance(line, Begun)}
 
 
-def _lines(path: Path) -> Iterator[Begun | Findings]:
+def _lines(path: Path) -> Iterator[Line]:
     for line in path.read_bytes().splitlines():
         try:
-            yield msgspec.json.decode(line, type=Begun | Findings)
+            yield msgspec.json.decode(line, type=Line)
         except msgspec.DecodeError:
             return  # the last one, cut where the process ended
 

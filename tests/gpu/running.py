@@ -12,10 +12,11 @@ import tempfile
 import time
 import traceback
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from tests.gpu import rows
-from tests.gpu.rows import Begun, Findings, Row, StageResult
+from tests.gpu.rows import Begun, Ended, Found, Row, StageResult
 from tests.gpu.stages import BY_NAME, Check, Stage
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,7 +63,8 @@ def _run(folder: Path, stage: Stage, units: Sequence[str], path: Path, seconds: 
         process.stdin.write("\n".join(units).encode())
         process.stdin.close()
         late = _late(process, path, end, stage.unit_s)
-        if late:
+        # All that it started: what draws samples or watches kernels, too.
+        with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         code = process.wait()
         if code == 0:
@@ -87,12 +89,15 @@ def _late(process: "subprocess.Popen[bytes]", path: Path, end: float, unit_s: fl
 def be_stage(folder: Path, name: str, units: Sequence[str], path: Path) -> int:
     """Be the process of a stage: do units one after another; return the exit code."""
     check = BY_NAME[name].load().opened(folder, units)
-    rows.append(path, Findings(_OPENING, ()))
+    rows.append(path, Ended(_OPENING))
     for unit in units:
         rows.append(path, Begun(unit))
-        found = list(_findings(check, unit))
-        rows.append(path, Findings(unit, tuple(row for row, _ in found)))
-        if any(is_sticky for _, is_sticky in found):
+        is_lost = False
+        for row, is_sticky in _findings(check, unit):
+            rows.append(path, Found(row))
+            is_lost |= is_sticky
+        rows.append(path, Ended(unit))
+        if is_lost:
             return _STICKY
     return 0
 

@@ -47,7 +47,7 @@ class Stage:
         return import_module(self.module)  # type: ignore[return-value]
 
 
-OPPOSED = Stage("models timed", "tests.gpu.timed_models", 120, 60)
+OPPOSED = Stage("models timed", "tests.gpu.timed_models", 140, 60)
 STAGES = (
     Stage("environment", "tests.gpu.environment", 60, 30),
     Stage("kernels", "tests.gpu.kernel_checks", 120, 30),
@@ -57,7 +57,7 @@ STAGES = (
     OPPOSED,
     Stage("kernels timed", "tests.gpu.timed_kernels", 60, 15),
 )
-BESIDE = Stage("opponents compiled", "tests.gpu.compiled_opponents", 180, 120)
+BESIDE = Stage("opponents compiled", "tests.gpu.compiled_opponents", 150, 120)
 """What "models timed" needs: begins with the first stage, ends before the first that times."""
 
 WATCHED = Stage("watched kernels", "tests.gpu.watched_checks", 80, 80)

@@ -4,14 +4,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from gsb_tvm.runtime.metadata import Tensor
 from tests.gpu import drawing, model_checks
 from tests.gpu.folder import Reference
 from tests.gpu.model_checks import against, classified
 
-REFERENCE = Reference(batch=2, count=4, seed=3)
 SPEC = Tensor("image", (1, 3), "float32")
+DRAWN = Reference(batch=2, count=4, seed=3)
+REFERENCE = replace(DRAWN, digest=drawing.digest(drawing.images(SPEC, DRAWN)))
 
 
 class Module:
@@ -57,6 +59,12 @@ def test_one_image_in_eight_may_differ(error, numbers, verdict, wrong):
     row = against("unit", Module(error, numbers), REFERENCE, stored())
     assert row.verdict == verdict
     assert row.figures == {"exact": 8 - wrong, "tie": 0, "wrong": wrong}
+
+
+def test_other_images_are_not_compared():
+    row = against("unit", Module(), replace(REFERENCE, seed=4), stored())
+    assert row.verdict == "failed"
+    assert "draws other images" in row.text
 
 
 def test_an_image_on_an_edge_is_no_error():

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.gpu import rows, running, whole
-from tests.gpu.rows import Begun, Findings, Row, StageResult
+from tests.gpu.rows import Begun, Ended, Found, Row, StageResult
 from tests.gpu.stages import STAGES, Stage
 
 PLAY = """
@@ -27,6 +27,9 @@ def opened(folder, wanted):
             time.sleep(60)
         if unit == "sticky":
             raise RuntimeError("CUDA driver: CUDA_ERROR_ILLEGAL_ADDRESS")
+        if unit == "half":
+            yield Row("first half", "ok")
+            ctypes.string_at(0)
         if unit == "bug":
             raise ValueError("mine")
         yield Row(unit, "ok", str(os.getpid()))
@@ -43,12 +46,12 @@ def play(tmp_path, monkeypatch) -> Iterator[Stage]:
     registry = package / "sitecustomize.py"
     registry.write_text(
         "from tests.gpu import stages\n"
-        "stages.BY_NAME['play'] = stages.Stage('play', 'stage_of_tests', 30, 4)\n"
+        "stages.BY_NAME['play'] = stages.Stage('play', 'stage_of_tests', 30, 8)\n"
     )
     monkeypatch.setenv("PYTHONPATH", f"{package}:{running.ROOT}")
     monkeypatch.syspath_prepend(str(package))
     sys.modules.pop("stage_of_tests", None)
-    yield Stage("play", "stage_of_tests", 30, 4)
+    yield Stage("play", "stage_of_tests", 30, 8)
     sys.modules.pop("stage_of_tests", None)
 
 
@@ -57,7 +60,7 @@ def verdicts(result: StageResult) -> dict[str, str]:
 
 
 def test_whatever_ends_a_process_the_rest_goes_on(tmp_path: Path, play):
-    (tmp_path / "units").write_text("one crash two sticky bug three")
+    (tmp_path / "units").write_text("one crash two sticky bug half three")
     result = running.run_stage(tmp_path, play, 60)
     assert verdicts(result) == {
         "one": "ok",
@@ -65,6 +68,8 @@ def test_whatever_ends_a_process_the_rest_goes_on(tmp_path: Path, play):
         "two": "ok",
         "sticky": "failed",
         "bug": "failed",
+        "first half": "ok",
+        "half": "failed",
         "three": "ok",
     }
     text = {row.name: row.text for row in result.rows}
@@ -78,7 +83,7 @@ def test_what_hangs_is_ended_alone(tmp_path: Path, play):
     (tmp_path / "units").write_text("hang after")
     result = running.run_stage(tmp_path, play, 60)
     assert verdicts(result) == {"hang": "failed", "after": "ok"}
-    assert "took more than 4 s" in result.rows[0].text
+    assert "took more than 8 s" in result.rows[0].text
 
 
 def test_where_the_time_is_over_the_rest_is_skipped(tmp_path: Path, play):
@@ -99,7 +104,8 @@ def test_what_does_not_open_is_not_tried_again(tmp_path: Path, play):
 def test_a_line_that_was_cut(tmp_path: Path):
     path = tmp_path / "rows"
     rows.append(path, Begun("one"))
-    rows.append(path, Findings("one", (Row("one", "ok"),)))
+    rows.append(path, Found(Row("one", "ok")))
+    rows.append(path, Ended("one"))
     rows.append(path, Begun("two"))
     whole_file = path.read_bytes()
     for end in range(len(whole_file) - 3, len(whole_file)):

@@ -31,6 +31,13 @@ def test_judged(code, found, log, late, verdict, text):
     assert row.figures == {"kernels": len(found)}
 
 
+def test_what_is_copied_need_not_be_written():
+    said = "========= Host API uninitialized memory access of size 64 bytes"
+    assert judged("initcheck", 9, [OK], said).verdict == "ok"
+    said = "========= Uninitialized __global__ memory read of size 4 bytes"
+    assert judged("initcheck", 9, [OK], said).verdict == "failed"
+
+
 def test_without_the_program_nothing_is_said(folder: Path):
     (row,) = checked(folder, None)
     assert row.verdict == "skipped"
@@ -44,5 +51,5 @@ def test_each_tool_runs_the_stage(folder: Path, tmp_path: Path):
     rows = list(checked(folder, str(program)))
     assert [row.name for row in rows] == list(TOOLS)
     for row in rows:
-        assert f"--tool {row.name} --error-exitcode 9" in row.text
+        assert f"--tool {row.name} --error-exitcode=9" in row.text
         assert "--stage watched kernels" in row.text

@@ -25,9 +25,10 @@ _PARTS_ROUNDS = 15
 
 
 def units(folder: Path) -> list[str]:
-    """The comparison at each batch, then parts at each."""
-    sizes = layout.batches(folder)
-    return [*(f"compare {size}" for size in sizes), *(f"parts {size}" for size in sizes)]
+    """The comparison and the parts at each batch: the ends first."""
+    sizes = sorted(layout.batches(folder))
+    ordered = [*sizes[:1], *reversed(sizes[1:])]
+    return [f"{what} {size}" for size in ordered for what in ("compare", "parts")]
 
 
 def opened(folder: Path, _wanted: Sequence[str]) -> Check:
