@@ -1,15 +1,11 @@
 """What the driver says of a GPU."""
 
-from gsb_tvm.runtime.cuda.driver import Device
+from gsb_tvm.runtime.cuda.api import Driver
 
 
-def multiprocessors(device: Device) -> int:
-    """How many there are."""
-    from cuda.bindings import driver
-
-    device.synchronize(0)  # initialises the driver, whatever the device is
-    attribute = driver.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT
-    result, count = driver.cuDeviceGetAttribute(attribute, device.ordinal)
-    if result != driver.CUresult.CUDA_SUCCESS:
-        raise RuntimeError(f"CUDA driver: {result}")
-    return int(count)
+def multiprocessors(ordinal: int) -> int:
+    """How many a GPU has."""
+    driver = Driver()
+    attribute = driver.api.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT
+    device = driver.do(driver.api.cuDeviceGet(ordinal))
+    return int(driver.do(driver.api.cuDeviceGetAttribute(attribute, device)))

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
+from gsb_tvm.runtime.cuda.api import Driver
 from gsb_tvm.runtime.cuda.driver import Device, Stream
 
 
@@ -11,18 +12,11 @@ class Clock:
     """Times what goes to a stream; makes the GPU the calling thread's."""
 
     def __init__(self, device: Device, stream: Stream = 0) -> None:
-        from cuda.bindings import driver
-
-        self._cuda, self._device, self.stream = driver, device, stream
-        gpu = self._do(driver.cuDeviceGet(device.ordinal))
-        self._do(driver.cuCtxSetCurrent(self._do(driver.cuDevicePrimaryCtxRetain(gpu))))
-        self._start, self._end = (self._do(driver.cuEventCreate(0)) for _ in range(2))
-
-    def _do(self, answer: Sequence[Any]) -> Any:
-        result, *values = answer
-        if result != self._cuda.CUresult.CUDA_SUCCESS:
-            raise RuntimeError(f"CUDA driver: {result}")
-        return values[0] if values else None
+        driver = Driver()
+        self._cuda, self._do, self.stream = driver.api, driver.do, stream
+        gpu = self._do(self._cuda.cuDeviceGet(device.ordinal))
+        self._do(self._cuda.cuCtxSetCurrent(self._do(self._cuda.cuDevicePrimaryCtxRetain(gpu))))
+        self._start, self._end = (self._do(self._cuda.cuEventCreate(0)) for _ in range(2))
 
     def seconds(self, run: Callable[[], object], times: int = 1) -> float:
         """Seconds of one run, of ``times`` in a row."""

@@ -19,6 +19,14 @@ __device__ void use(T* out, T value) {
 
 KERNEL nothing(int*) {}
 
+// Lets the next launch begin, then waits for the one before: what a launch that overlaps costs.
+KERNEL overlapping(int*) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;");
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 // Holds a stream up for PAUSE ns, in which the host fills it.
 KERNEL pause_stream(int*) {
   unsigned long long start, now;

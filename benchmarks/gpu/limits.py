@@ -50,6 +50,8 @@ LOOPS = (
 )
 NOTHING = "nothing"
 """A function that does nothing, to time what a launch costs."""
+OVERLAPPING = "overlapping"
+"""The same, where launches overlap."""
 PAUSE = "pause_stream"
 """A function that keeps a stream busy while it is filled."""
 

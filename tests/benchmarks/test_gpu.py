@@ -40,7 +40,7 @@ def test_a_block_has_several_loads_on_their_way(loops, function):
 
 
 def test_every_loop_is_there(loops):
-    wanted = {limits.NOTHING, limits.PAUSE, *(loop.function for loop in LOOPS)}
+    wanted = {limits.NOTHING, limits.PAUSE, limits.OVERLAPPING, *(loop.function for loop in LOOPS)}
     assert loops.keys() == wanted
 
 

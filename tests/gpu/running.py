@@ -111,4 +111,5 @@ def _findings(check: Check, unit: str) -> Iterator[tuple[Row, bool]]:
         text = "".join(traceback.format_exception_only(err)).strip()
         where = traceback.extract_tb(err.__traceback__)[-1]
         told = f"{text} ({Path(where.filename).name}:{where.lineno})"
+        # Errors of PyTorch and CuPy are RuntimeErrors, too; to begin anew too often is no harm.
         yield Row(unit, "failed", told), isinstance(err, RuntimeError)

@@ -6,7 +6,8 @@ from typing import Any
 
 from benchmarks.gpu.chip import multiprocessors
 from benchmarks.gpu.events import Clock
-from benchmarks.gpu.limits import LOOPS, NOTHING, Limits, Rate
+from benchmarks.gpu.limits import LOOPS, NOTHING, OVERLAPPING, Limits, Rate
+from benchmarks.gpu.overlap import Recorded
 from benchmarks.gpu.timing import compared
 from gsb_tvm.runtime.cuda.driver import CudaDevice, Device
 from tests.gpu.environment import gpu_state
@@ -16,12 +17,12 @@ from tests.gpu.stages import Check
 
 _ROUNDS, _SECONDS = 7, 0.01
 _LAUNCHES = 200  # of a graph or in a row, to time one
-_LAUNCH = "launches that do nothing"
+_LAUNCH, _OVERLAP = "launches that do nothing", "launches that overlap"
 
 
 def units(_folder: Path) -> list[str]:
     """Each loop, then launches."""
-    return [*(loop.function for loop in LOOPS), _LAUNCH]
+    return [*(loop.function for loop in LOOPS), _LAUNCH, _OVERLAP]
 
 
 def opened(folder: Path, _wanted: Sequence[str]) -> Check:
@@ -34,6 +35,9 @@ def opened(folder: Path, _wanted: Sequence[str]) -> Check:
         if unit == _LAUNCH:
             yield _launches(device, clock, limits)
             return
+        if unit == _OVERLAP:
+            yield _overlapping(device, clock, (folder / LIMITS).read_bytes())
+            return
         loop = next(loop for loop in LOOPS if loop.function == unit)
         rate = limits.rate(loop, seconds_of(device, clock))
         figures = {f"T{rate.unit}/s": rate.per_second / 1e12}
@@ -45,7 +49,7 @@ def opened(folder: Path, _wanted: Sequence[str]) -> Check:
 
 def limits_of(folder: Path, device: Device) -> Limits:
     """The loops of a folder on a GPU."""
-    return Limits(device, (folder / LIMITS).read_bytes(), multiprocessors(device))
+    return Limits(device, (folder / LIMITS).read_bytes(), multiprocessors(device.ordinal))
 
 
 def seconds_of(device: Device, clock: Clock) -> Callable[[Any], float]:
@@ -80,3 +84,16 @@ def _launches(device: Device, clock: Clock, limits: Limits) -> Row:
     found = compared(clock, runs, rounds=_ROUNDS, seconds=_SECONDS)
     figures = {f"{name}_us": each.median / _LAUNCHES * 1e6 for name, each in found.items()}
     return Row(_LAUNCH, "figure", "each, as nodes of a graph and one by one", figures)
+
+
+def _overlapping(device: Device, clock: Clock, cubin: bytes) -> Row:
+    """Launches that let the next one begin, as they stand in a graph and one behind the other."""
+    pointer = device.allocate(_LAUNCHES)
+    graphs = {
+        name: Recorded(cubin, OVERLAPPING, pointer, _LAUNCHES, overlaps=overlaps)
+        for name, overlaps in (("overlapping", True), ("one_by_one", False))
+    }
+    runs = {name: lambda graph=graph: graph.run(clock.stream) for name, graph in graphs.items()}
+    found = compared(clock, runs, rounds=_ROUNDS, seconds=_SECONDS)
+    figures = {f"{name}_us": each.median / _LAUNCHES * 1e6 for name, each in found.items()}
+    return Row(_OVERLAP, "figure", "each, in a graph", figures)
