@@ -42,6 +42,17 @@ def test_stages_need_no_compiler():
     assert done.returncode == 0, done.stderr
 
 
+def test_other_packages_have_these_names_too(tmp_path: Path):
+    """Wheels have been seen to install their tests under that name."""
+    for name in ("tests", "benchmarks"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").touch()
+    done = run("-m", "tests.gpu", "--help", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    done = run("-c", "import benchmarks.gpu.limits", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+
+
 def test_without_a_gpu_each_stage_says_so(folder: Path, tmp_path: Path):
     found = tmp_path / "found.json"
     stages = ("kernels", "environment")

@@ -1,0 +1,1 @@
+"""Benchmarks; a package, so that no other of this name is found where they run."""

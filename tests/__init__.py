@@ -1,0 +1,1 @@
+"""Tests by room; a package, so that no other of this name is found where they run."""
