@@ -74,9 +74,11 @@ inline Handle context() {
 
 inline void synchronize(Stream stream) { cuda("cuStreamSynchronize", stream); }
 
+constexpr unsigned blocking = 0, non_blocking = 1;  // CU_STREAM_DEFAULT, CU_STREAM_NON_BLOCKING
+
 class OwnStream {
  public:
-  OwnStream() { cuda("cuStreamCreate", &stream_, 1u); }  // CU_STREAM_NON_BLOCKING
+  explicit OwnStream(unsigned flags = non_blocking) { cuda("cuStreamCreate", &stream_, flags); }
   OwnStream(const OwnStream&) = delete;
   OwnStream& operator=(const OwnStream&) = delete;
   ~OwnStream() { cuda("cuStreamDestroy_v2", stream_); }

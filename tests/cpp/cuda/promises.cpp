@@ -162,14 +162,25 @@ void into_a_graph_of_the_callers(const Given& given, const CudaSession& session)
   CHECK(y.read() == given.y);
 }
 
-void not_before_the_first_call(const Given& given) {
-  const CudaSession session(given.path);
-  const gpu::OwnStream stream;
-  const gpu::Floats x(given.x), y(y_count);
-  gpu::Recording recording(stream);
-  refused(ErrorCode::argument, "there is no memory for its calls yet. Run the model on it once",
-          [&] { session.run({x_at(x)}, {y_at(y)}, stream); });
-  recording.end();
+// Loading a model and a first call, while somebody records a stream that waits for the default one.
+void beside_a_recording(const Given& given) {
+  const gpu::OwnStream recorded(gpu::blocking), other;
+  gpu::Floats x(given.x), one(y_count), two(y_count);
+  {
+    gpu::Recording recording(recorded);
+    const CudaSession session(given.path);
+    session.run({x_at(x)}, {y_at(one)}, recorded);
+    std::thread([&] {
+      session.run({x_at(x)}, {y_at(two)}, other);
+      CHECK(given.holds(CudaSession(given.path), other));
+    }).join();
+    recording.end();
+    recording.launch(recorded);
+    gpu::synchronize(recorded);
+    CHECK(one.read() == given.y);
+    gpu::synchronize(other);
+    CHECK(two.read() == given.y);
+  }
 }
 
 void tensors_of_its_own(const Given& given) {
@@ -321,7 +332,7 @@ int main(int argc, char** argv) {
     on_the_gpu(given, session);
     one_call_behind_another(given, session);
     into_a_graph_of_the_callers(given, session);
-    not_before_the_first_call(given);
+    beside_a_recording(given);
     tensors_of_its_own(given);
     bad_arguments(given, session);
     two_gpus(given, session);

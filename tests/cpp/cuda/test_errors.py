@@ -79,7 +79,10 @@ def test_a_driver_that_is_too_old(gpu: Gpu, program: Path, tmp_path: Path) -> No
 
 def test_memory_that_the_gpu_does_not_give(gpu: Gpu, program: Path) -> None:
     _, size = find_section(gpu.tiny.read_bytes(), meta.WEIGHTS_SECTION, "tiny")
-    sentence = f"GPU 0 does not give {size} bytes of memory (CUDA_ERROR_OUT_OF_MEMORY)."
+    sentence = (
+        f"GPU 0 does not give {size} bytes of memory: CUDA_ERROR_OUT_OF_MEMORY. Run a smaller "
+        "batch, or end what else uses the GPU."
+    )
     assert gpu.loaded(program, gpu.tiny, memory=16) == [("memory", sentence)]
     said = gpu.output(
         program, "run", gpu.tiny, 1, gpu.x, gpu.kernels / "none.bin", memory=size, expected=1

@@ -60,9 +60,8 @@ class CudaSession {
   ///
   /// Where all tensors are on the GPU it returns as soon as the work is in the stream; else it waits
   /// for the stream. Where the stream is being recorded into a graph, the model's launches go there:
-  /// all tensors are on the GPU then, the session has run on that stream before and lives as long
-  /// as the graph, and the graph must not run at the same time as calls on that stream, or as
-  /// another graph recorded there. Inputs and outputs must not overlap. Throws Error.
+  /// all tensors are on the GPU then, the session lives as long as the graph, and the graph must not
+  /// run at the same time as calls on that stream, or as another graph recorded there. Inputs and outputs must not overlap. Throws Error.
   void run(std::initializer_list<CudaInput> inputs, std::initializer_list<CudaOutput> outputs,
            CUstream_st* stream = nullptr) const {
     state().run(inputs.begin(), inputs.size(), outputs.begin(), outputs.size(), stream);

@@ -40,7 +40,7 @@ class CudaTensor {
   void upload(const Input& values, CUstream_st* stream = nullptr) {
     check(values);
     const Address at = held().memory.get();
-    const detail::cuda::Current current(*held().device);
+    const detail::cuda::Current current(held().device->context());
     if (size_bytes_) driver()(driver().upload, at, values.data(), size_bytes_, stream);
     driver()(driver().synchronize, stream);
   }
@@ -50,7 +50,7 @@ class CudaTensor {
   void download(const Output& values, CUstream_st* stream = nullptr) const {
     check(values.view());
     const Address at = held().memory.get();
-    const detail::cuda::Current current(*held().device);
+    const detail::cuda::Current current(held().device->context());
     if (size_bytes_) driver()(driver().download, values.data(), at, size_bytes_, stream);
     driver()(driver().synchronize, stream);
   }
@@ -68,8 +68,8 @@ class CudaTensor {
   CudaTensor(std::shared_ptr<const detail::cuda::Device> device, Dtype dtype,
              std::vector<std::int64_t> shape)
       : dtype_(dtype), shape_(std::move(shape)), size_bytes_(detail::bytes_of(dtype_, shape_)) {
-    const detail::cuda::Current current(*device);
-    detail::cuda::Memory memory = detail::cuda::allocated(*device, size_bytes_);
+    const detail::cuda::Current current(device->context());
+    detail::cuda::Memory memory = device->allocated(size_bytes_);
     held_ = std::make_unique<Held>(Held{std::move(device), std::move(memory)});
   }
 

@@ -31,6 +31,8 @@ inline constexpr int capability_minor = 76;    // CU_DEVICE_ATTRIBUTE_COMPUTE_CA
 inline constexpr int pointer_ordinal = 9;      // CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
 inline constexpr int device_memory = 2;        // CU_MEMORYTYPE_DEVICE
 inline constexpr int captures_nothing = 0;     // CU_STREAM_CAPTURE_STATUS_NONE
+inline constexpr int relaxed_capture = 2;      // CU_STREAM_CAPTURE_MODE_RELAXED
+inline constexpr unsigned non_blocking = 1;    // CU_STREAM_NON_BLOCKING
 inline constexpr unsigned without_timing = 2;  // CU_EVENT_DISABLE_TIMING
 
 // CU_STREAM_PER_THREAD: one handle, and in each thread another stream.

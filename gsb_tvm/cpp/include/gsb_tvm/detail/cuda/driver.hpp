@@ -59,7 +59,7 @@ class Driver {
 
   const Call<Address*, std::size_t> allocate{library_, "cuMemAlloc_v2"};
   const Call<Address> free{library_, "cuMemFree_v2"};
-  const Call<Address, unsigned char, std::size_t> fill{library_, "cuMemsetD8_v2"};
+  const Call<Address, unsigned char, std::size_t, Stream> fill{library_, "cuMemsetD8Async"};
   const Call<Address, const void*, std::size_t, Stream> upload{library_, "cuMemcpyHtoDAsync_v2"};
   const Call<void*, Address, std::size_t, Stream> download{library_, "cuMemcpyDtoHAsync_v2"};
   const Call<Address, Address, std::size_t, Stream> copy{library_, "cuMemcpyDtoDAsync_v2"};
@@ -72,7 +72,10 @@ class Driver {
              void**, void**>
       launch{library_, "cuLaunchKernel"};
 
+  const Call<Stream*, unsigned> make_stream{library_, "cuStreamCreate"};
+  const Call<Stream> destroy_stream{library_, "cuStreamDestroy_v2"};
   const Call<Stream, int*> is_capturing{library_, "cuStreamIsCapturing"};
+  const Call<int*> exchange_capture_mode{library_, "cuThreadExchangeStreamCaptureMode"};
   const Call<Stream> synchronize{library_, "cuStreamSynchronize"};
   const Call<Stream, Event, unsigned> wait_for{library_, "cuStreamWaitEvent"};
   const Call<Event*, unsigned> make_event{library_, "cuEventCreate"};

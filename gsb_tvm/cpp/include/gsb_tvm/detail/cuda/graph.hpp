@@ -87,16 +87,16 @@ inline CopyNode copy_node(const Action& action, const Addresses& addresses) noex
 // All actions of a program, one behind the other, as a graph.
 class Recorded {
  public:
-  // For a GPU that is the calling thread's. `device` and `actions` must outlive it. Throws Error.
-  Recorded(const Device& device, const std::vector<Action>& actions, const Bases& bases)
-      : context_(device.context()) {
+  // In a GPU's context, which must outlive it, as must `actions`. Throws Error.
+  Recorded(Context context, const std::vector<Action>& actions, const Bases& bases)
+      : context_(context) {
     Graph graph = nullptr;
     driver()(driver().make_graph, &graph, 0);
-    graph_ = Owned<Graph>(device, graph, driver().destroy_graph);
+    graph_ = Owned<Graph>(context, graph, driver().destroy_graph);
     for (const Action& action : actions) add(action, bases.of(action));
     Executable executable = nullptr;
     driver()(driver().instantiate, &executable, graph, 0);
-    executable_ = Owned<Executable>(device, executable, driver().destroy_executable);
+    executable_ = Owned<Executable>(context, executable, driver().destroy_executable);
   }
 
   // Make anew what touches other tensors than in the call before.

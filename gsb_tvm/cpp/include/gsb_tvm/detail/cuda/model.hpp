@@ -60,7 +60,7 @@ class Model {
   // `device` must outlive it. Throws Error.
   Model(const File& file, Artefact artefact, const Device& device)
       : about_(std::move(artefact.descriptor)) {
-    const Current current(device);
+    const Current current(device.context());
     upload_constants(file, device);
     for (const Program& program : about_.programs)
       programs_.push_back(runnable(file, program, device));
@@ -85,9 +85,7 @@ class Model {
   void upload_constants(const File& file, const Device& device) {
     const std::vector<char> data = read_whole(file, about_.weights);
     constants_bytes_ = data.size();
-    constants_ = allocated(device, data.size());
-    driver()(driver().upload, constants_.get(), data.data(), data.size(), nullptr);
-    driver()(driver().synchronize, nullptr);
+    constants_ = device.uploaded(data.data(), data.size());
   }
 
   Runnable runnable(const File& file, const Program& program, const Device& device) const {
@@ -137,7 +135,7 @@ class Model {
       file.fail(result == out_of_memory ? ErrorCode::memory : ErrorCode::gpu,
                 "GPU " + std::to_string(device.ordinal()) + " refuses the artefact's code (" +
                     driver().name_of(result) + ").");
-    return Owned<Module>(device, module, driver().unload);
+    return Owned<Module>(device.context(), module, driver().unload);
   }
 
   Descriptor about_;

@@ -11,7 +11,6 @@
 #include <utility>
 #include <vector>
 
-#include "../checks.hpp"
 #include "graph.hpp"
 #include "model.hpp"
 
@@ -21,17 +20,17 @@ namespace gsb_tvm::detail::cuda {
 // the streams: a handle may have become that of another stream since the last call.
 class Room {
  public:
-  // For a GPU that is the calling thread's. `device` and `model` must outlive it. Throws Error.
+  // In the context of `device`, which must outlive it, as must `model`. Throws Error.
   Room(const Device& device, const Model& model)
-      : device_(device), model_(model), memory_(allocated(device, model.memory_bytes())) {
+      : context_(device.context()), model_(model), memory_(device.allocated(model.memory_bytes())) {
     Event event = nullptr;
     driver()(driver().make_event, &event, without_timing);
-    done_ = Owned<Event>(device, event, driver().destroy_event);
+    done_ = Owned<Event>(context_, event, driver().destroy_event);
   }
   Room(const Room&) = delete;
   Room& operator=(const Room&) = delete;
   ~Room() {
-    const Current current(device_, std::nothrow);
+    const Current current(context_, std::nothrow);
     driver().synchronize_event.result(done_.get());
   }
 
@@ -56,7 +55,7 @@ class Room {
     const Bases where = bases(runnable, tensors);
     auto known = graphs_.find(&runnable);
     if (known == graphs_.end())
-      known = graphs_.try_emplace(&runnable, device_, runnable.actions, where).first;
+      known = graphs_.try_emplace(&runnable, context_, runnable.actions, where).first;
     else
       known->second.change(where);
     known->second.launch(stream);
@@ -73,7 +72,7 @@ class Room {
     return {tensors, runnable.program.inputs.size(), memory_.get(), model_.constants()};
   }
 
-  const Device& device_;
+  Context context_;
   const Model& model_;
   Memory memory_;
   Owned<Event> done_;
@@ -93,16 +92,6 @@ class Rooms {
     std::unique_ptr<Room>& room = rooms_[key(stream)];
     if (!room) room = std::make_unique<Room>(device_, model_);
     return *room;
-  }
-
-  // The same for one that is recorded, where nothing can be allocated.
-  Room& of_recorded(Stream stream) {
-    const std::lock_guard<std::mutex> lock(taken_);
-    const auto found = rooms_.find(key(stream));
-    if (found == rooms_.end())
-      refuse("the stream is being recorded, and there is no memory for its calls yet. Run the "
-             "model on it once before.");
-    return *found->second;
   }
 
  private:

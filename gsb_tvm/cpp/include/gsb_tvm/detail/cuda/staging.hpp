@@ -23,13 +23,13 @@ class Staging {
 
   using Piece = Free::node_type;
 
-  // At least `bytes` bytes, on a GPU that is the calling thread's. Throws Error.
+  // At least `bytes` bytes, in the device's context. Throws Error.
   Piece take(std::size_t bytes) {
     Piece found = taken(bytes);
     if (!found.empty() && found.key() >= bytes) return found;
     found = Piece();  // goes before a larger one is asked for
     Free made;
-    made.emplace(bytes, allocated(device_, bytes));
+    made.emplace(bytes, device_.allocated(bytes));
     return made.extract(made.begin());
   }
 

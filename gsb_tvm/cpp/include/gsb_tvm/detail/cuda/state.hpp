@@ -35,7 +35,7 @@ class State {
     check_number(out_count, outputs.size(), "outputs");
     check_process();
     const std::int64_t batch = is_open() && in_count ? images(in[0]) : 1;
-    const Current current(*device);
+    const Current current(device->context());
     const bool is_recorded = is_recording(stream);
     Copies copies(staging_, stream);
     std::vector<void*> tensors;
@@ -145,7 +145,7 @@ class State {
   }
 
   void enqueue(const std::vector<void*>& tensors, std::int64_t batch, Stream stream) {
-    const Room& room = rooms_.of_recorded(stream);
+    const Room& room = rooms_.of(stream);
     run_pieces(model.programs(), tensors, batch,
                [&](const Runnable& runnable, const std::vector<void*>& at) {
                  room.enqueue(runnable, at, stream);
