@@ -50,6 +50,15 @@ def fused(a: Expr, b: Expr, c: Expr) -> Expr:
     return bind(call("gsb_fma", a, b, c, dtype="float32"))
 
 
+def kept(x: Expr) -> Expr:
+    """x by a name that stays.
+
+    Where a name is bound TVM may write out again what it stands for, and all that this stands for,
+    wherever it is used: of an exponential, kilobytes of source.
+    """
+    return bind(call("gsb_kept", x, dtype="float32"))
+
+
 def exp(x: Expr) -> Expr:
     """exp within 1 ulp for -87 <= x <= 0; 0 below: the steps of :func:`vector.exp`, one by one.
 
@@ -57,10 +66,10 @@ def exp(x: Expr) -> Expr:
     """
     clipped = bind(maximum(x, T.float32(EXP_LOW)))
     n = bind(call("gsb_round", clipped * T.float32(LOG2_E), dtype="float32"))
-    r = bind(clipped - n * T.float32(LN2_HIGH) - n * T.float32(LN2_LOW))
+    r = kept(clipped - n * T.float32(LN2_HIGH) - n * T.float32(LN2_LOW))
     q: Expr = T.float32(EXP_TAYLOR[0])
     for coefficient in EXP_TAYLOR[1:]:
-        q = bind(q * r + T.float32(coefficient))
-    p = bind(T.float32(1.0) + (r + bind(r * r) * q))
+        q = q * r + T.float32(coefficient)
+    p = T.float32(1.0) + (r + r * r * q)
     power = T.reinterpret("float32", (T.cast(n, "int32") + 127) << 23)
-    return bind(T.Select(x < T.float32(EXP_LOW), T.float32(0.0), p * power))
+    return kept(T.Select(x < T.float32(EXP_LOW), T.float32(0.0), p * power))

@@ -57,6 +57,19 @@ class Kernels:
     kernels: Mapping[str, Kernel]
 
 
+_NOT_FOR_OWN = (
+    # Where a kernel says itself where threads wait, TVM shall not guess: it refuses conditions.
+    "s_tir.ThreadSync",
+    # Nor shall it give two buffers one place: it would, where one thread is done with the first
+    # and others still read it.
+    "tirx.StorageRewrite",
+    # NVRTC does these as well, to the same machine code; TVM takes ten seconds for kernels that
+    # are long.
+    "tirx.CommonSubexprElim",
+    "s_tir.HoistIfThenElse",
+)
+"""Passes of TVM that kernels written out for CUDA do without."""
+
 _ALIGNMENT = 256  # of scratch: whole lines of the cache, whatever the buffer before it
 
 
@@ -75,13 +88,12 @@ def lower(functions: Mapping[str, Any], profile: Profile) -> Kernels:
 
     target = profile.tvm_target()
     opened = {name: _Opened(name, func) for name, func in functions.items()}
-    # Where a kernel says itself where threads wait, TVM shall not guess: it refuses conditions. Nor
-    # shall it give two buffers one place: it would, where one thread is done with the first and
-    # others still read it. Of other kernels it finds out how little of a buffer a block needs.
+    # Of kernels that do not say where threads wait TVM finds it out, and how little of a buffer a
+    # block needs.
     own = [name for name, func in functions.items() if SYNCHRONIZED in (func.attrs or {})]
     device, host = {}, {}
     for names, context in (
-        (own, lowering("s_tir.ThreadSync", "tirx.StorageRewrite")),
+        (own, lowering(*_NOT_FOR_OWN)),
         (functions.keys() - set(own), tvm.transform.PassContext()),
     ):
         module = IRModule({GlobalVar(name): opened[name].func for name in sorted(names)})

@@ -163,6 +163,7 @@ inline void gsb_warp_max_to(int* at, unsigned mine) {
 inline int gsb_atomic_or(int* at, int value) { return gsb::exchange(at, *at | value); }
 inline int gsb_atomic_exchange(int* at, int value) { return gsb::exchange(at, value); }
 inline void gsb_fence() {}
+inline float gsb_kept(float x) { return x; }
 inline float gsb_round(float x) { return std::nearbyint(x); }
 inline float gsb_max(float a, float b) { return a > b || a != a ? a : b; }
 inline float gsb_min(float a, float b) { return a < b || a != a ? a : b; }
