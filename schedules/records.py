@@ -45,9 +45,9 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     schedule
         Version of the family's schedules: records of another one are void.
     features
-        Digest of the target's instruction set (:func:`feature_set`).
+        Digest of what the target's code may use (:func:`feature_set`).
     cpu
-        The target's CPU, as LLVM names it.
+        The target's CPU, as LLVM names it, or the architecture of its GPU, as "sm_90".
     choice
         Parameters of the kernel, by name.
     seconds
@@ -60,7 +60,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     made
         Seconds since 1970.
     host
-        The CPU that was measured, for people.
+        The CPU or GPU that was measured, for people.
     """
 
     kernel: str
@@ -111,14 +111,25 @@ class Key:
 
 
 def feature_set(profile: Profile) -> str:
-    """Digest of what code for ``profile`` may use: triple and features, 16 hexadecimal digits."""
+    """Digest of what code for ``profile`` may use, 16 hexadecimal digits.
+
+    Of a CPU triple and features. Of a GPU the architecture alone, as of artefacts: whatever CPU is
+    beside it, and however many multiprocessors a chip has.
+    """
     words = [profile.kind, profile.mtriple, *sorted(profile.features), *profile.mattr]
+    if profile.gpu is not None:
+        words = [profile.kind, profile.gpu.arch]
     return hashlib.sha256("\n".join(words).encode()).hexdigest()[:16]
+
+
+def processor(profile: Profile) -> str:
+    """What records call the CPU or GPU that ``profile`` is for."""
+    return profile.mcpu if profile.gpu is None else profile.gpu.arch
 
 
 def key_of(kernel: str, schedule: int, profile: Profile) -> Key:
     """Key of the records that serve a kernel on ``profile``."""
-    return Key(kernel, schedule, feature_set(profile), profile.mcpu)
+    return Key(kernel, schedule, feature_set(profile), processor(profile))
 
 
 class Fault(StrEnum):

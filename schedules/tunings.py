@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from gsb_tvm.dialect.chosen import AS_BY_RULE
 from gsb_tvm.schedules.choices import Choice, Value, text_of
-from gsb_tvm.schedules.records import Key, Record, feature_set
+from gsb_tvm.schedules.records import Key, Record, feature_set, processor
 from gsb_tvm.schedules.standings import standings
 from gsb_tvm.targets import Profile
 
@@ -30,11 +30,11 @@ class Tuned:
 
 
 class Tunings:
-    """Records for one machine, by kernel; those of other instruction sets or CPUs are left out."""
+    """Records for one machine, by kernel; those of other CPUs, GPUs or features are left out."""
 
     def __init__(self, profile: Profile, *sources: Iterable[Record]) -> None:
         """Of several ``sources`` the first that knows a kernel decides about it."""
-        self._features, self._cpu = feature_set(profile), profile.mcpu
+        self._features, self._cpu = feature_set(profile), processor(profile)
         self._sources = [self._by_key(source) for source in sources]
 
     def _by_key(self, records: Iterable[Record]) -> dict[Key, list[Record]]:

@@ -232,6 +232,8 @@ def test_a_feature_set_is_of_what_code_may_use() -> None:
         "llvm -mcpu=skylake-avx512 -mattr=-avx512f",
         "llvm -mcpu=cortex-a72",
         "llvm -mcpu=neoverse-n1",
+        "cuda -arch=sm_89",
+        "cuda -arch=sm_90",
     ]
     found = [records.feature_set(resolve(target)) for target in sets]
     assert len(set(found)) == len(sets)
@@ -245,6 +247,14 @@ def test_the_key_of_a_spec() -> None:
     assert (key.schedule, key.cpu) == (3, "haswell")
     assert key != records.key_of(encode(spec), 4, profile)
     assert key != records.key_of(encode(spec), 3, resolve("llvm -mcpu=znver5"))
+
+
+def test_the_key_of_a_gpu_is_of_its_architecture_alone() -> None:
+    same = ["cuda -arch=sm_90 -mtriple=x86_64-linux-gnu", "cuda -arch=sm_90a"]
+    same += ["cuda -arch=sm_90 -mtriple=aarch64-linux-gnu", "nvidia/nvidia-h100"]
+    (key,) = {records.key_of("Dense {}", 1, resolve(target)) for target in same}
+    assert key.cpu == "sm_90"
+    assert key != records.key_of("Dense {}", 1, resolve("cuda -arch=sm_80"))
 
 
 def test_moments_that_were_not_quiet_do_not_count() -> None:
