@@ -17,7 +17,6 @@ from gsb_tvm.passes.pack_dense import PackDense
 from gsb_tvm.passes.pack_matmul import PackMatmul
 from gsb_tvm.passes.recognize_planes import RecognizePlanes
 from gsb_tvm.passes.schedule_float import ScheduleFloat
-from gsb_tvm.passes.schedule_float_cuda import ScheduleFloatCuda
 from gsb_tvm.passes.simplify_views import SimplifyViews
 from gsb_tvm.passes.split_columns import SplitColumns
 from gsb_tvm.passes.store_lattices import StoreLattices
@@ -69,5 +68,5 @@ def lowering_passes(profile: Profile, tunings: Tunings | None = None) -> list[Pa
         KeepNames(transform.FuseOps()),
         transform.FuseTIR(),
         transform.DeadCodeElimination(),
-        ScheduleFloat(profile, tunings) if profile.gpu is None else ScheduleFloatCuda(profile),
+        ScheduleFloat(profile, tunings),
     ]

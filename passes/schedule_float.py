@@ -13,16 +13,16 @@ from gsb_tvm.targets import Profile
 
 
 def ScheduleFloat(profile: Profile, tunings: Tunings | None = None) -> Pass:
-    """Vectorise and tile every PrimFunc that is not a kernel of a packed family.
+    """Vectorise and tile, or bind to threads, every PrimFunc that is no kernel of a packed family.
 
     Parameters are those of ``tunings``, where they know what the PrimFunc computes, or the rule's.
 
     Before  a fused PrimFunc as FuseTIR writes it: one scalar loop nest per operator
-    After   the same computation tiled for the target's registers and caches
-    Requires   a rule that knows the loop nest
+    After   the same computation tiled for the target's registers and caches; for a GPU as launches
+    Requires   a rule that knows the loop nest; for a GPU there always is one
     Leaves alone   packed kernels, and loop nests that no rule knows
     Exact   elementwise steps keep their order; sums may be reassociated
-    Source   docs/architecture.md, Float operators
+    Source   docs/architecture.md, Float operators; for GPUs TVM's dlight
     """
     known = tunings or Tunings(profile)
 
@@ -30,7 +30,7 @@ def ScheduleFloat(profile: Profile, tunings: Tunings | None = None) -> Pass:
         out = mod.clone()
         for variable, func in mod.functions_items():
             if isinstance(func, tirx.PrimFunc) and not (func.attrs and SPEC in func.attrs):
-                if float_kernels.is_tunable(func):
+                if float_kernels.is_tunable(func, profile):
                     out.update_func(variable, _scheduled(func, profile, known))
         return out
 
@@ -38,9 +38,8 @@ def ScheduleFloat(profile: Profile, tunings: Tunings | None = None) -> Pass:
 
 
 def _scheduled(func: tirx.PrimFunc, profile: Profile, tunings: Tunings) -> tirx.PrimFunc:
-    tuned = tunings.find(
-        float_kernels.key(func), float_kernels.VERSION, lambda: float_kernels.space(func, profile)
-    )
+    key, version = float_kernels.key(func), float_kernels.version(profile)
+    tuned = tunings.find(key, version, lambda: float_kernels.space(func, profile))
     choice = None if tuned is None else tuned.choice
     scheduled: Any = float_kernels.schedule(func, profile, choice)
     return scheduled if tuned is None else scheduled.with_attr(TUNED, tuned.text)

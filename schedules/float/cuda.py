@@ -1,9 +1,12 @@
 """Float operators on CUDA: TVM's general schedules for GPUs, of which the first that fits is taken.
 
-None multiplies in fewer digits: only inputs of 16 bits or fewer go to tensor cores.
+None multiplies in fewer digits: only inputs of 16 bits or fewer go to tensor cores. Which of those
+that fit is the fastest, and with how many threads, is a choice.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
 from math import prod
 from typing import Any
 
@@ -17,6 +20,9 @@ from tvm_ffi import structural_walk
 from gsb_tvm.targets.gpus import STATIC_SHARED_BYTES
 from gsb_tvm.targets.profile import Profile
 
+VERSION = 1
+"""Of the schedules: one more wherever the same choice gives another kernel."""
+
 THREADS = 256
 """Of a block whose threads share nothing: a quarter of the most, so that small tensors are more
 blocks."""
@@ -28,15 +34,68 @@ SHORT = 32
 """Terms of a sum below which one thread adds them up, not a block."""
 
 
-def schedule(func: Any, profile: Profile) -> Any:
-    """``func``, loop nests that no thread is bound to, as launches with the same arguments."""
-    for rule in _rules(func):
-        threads = THREADS if isinstance(rule, dlight.gpu.Fallback) else MOST_THREADS
-        with _target(profile, threads) as target:
-            found = _applied(rule, func, target)
-        if found is not None:
-            return found
-    raise AssertionError(f"no schedule for CUDA: {func}")
+class Method(StrEnum):
+    """A schedule, from the most special to one that knows every loop nest."""
+
+    MATMUL = "matmul"
+    GEMV = "gemv"
+    REDUCTION = "reduction"
+    REDUCTIONS = "reductions"
+    WINDOWS = "windows"
+    ELEMENTS = "elements"
+
+
+_SHARING_NOTHING = (Method.WINDOWS, Method.ELEMENTS)
+_FOR_LONG_SUMS = (Method.GEMV, Method.REDUCTION, Method.REDUCTIONS)
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Of one kernel: its schedule, and threads that a block has at most."""
+
+    method: Method
+    threads: int
+
+
+class Plan:
+    """A PrimFunc whose loop nests no thread is bound to."""
+
+    parameters = Parameters
+
+    def __init__(self, func: Any) -> None:
+        self._func = func
+
+    def rule(self, profile: Profile) -> Parameters:
+        """The first schedule that fits, of those that suit the lengths of sums."""
+        lengths = _reductions(self._func)
+        has_long = len(lengths) > 1 or max(lengths, default=0) >= SHORT
+        usual = (each for each in Method if has_long or each not in _FOR_LONG_SUMS)
+        return next(p for p in map(_usual, usual) if self._scheduled(profile, p) is not None)
+
+    def space(self, profile: Profile) -> Iterator[Parameters]:
+        """All schedules that fit; where threads share nothing, with more or fewer of them."""
+        for method in Method:
+            if self._scheduled(profile, _usual(method)) is None:
+                continue
+            yield _usual(method)
+            if method in _SHARING_NOTHING:
+                yield from (Parameters(method, threads) for threads in (64, 128, 512, 1024))
+
+    def write(self, profile: Profile, parameters: Parameters) -> Any:
+        """The PrimFunc as launches with the same arguments."""
+        found = self._scheduled(profile, parameters)
+        assert found is not None
+        return found
+
+    def _scheduled(self, profile: Profile, parameters: Parameters) -> Any:
+        """The PrimFunc by a schedule; None where that does not fit."""
+        with _target(profile, parameters.threads) as target:
+            return _applied(_RULES[parameters.method], self._func, target)
+
+
+def _usual(method: Method) -> Parameters:
+    """Of a method, with as many threads as by rule."""
+    return Parameters(method, THREADS if method in _SHARING_NOTHING else MOST_THREADS)
 
 
 def _target(profile: Profile, threads: int) -> Any:
@@ -50,18 +109,6 @@ def _target(profile: Profile, threads: int) -> Any:
             "max_shared_memory_per_block": STATIC_SHARED_BYTES,
         }
     )
-
-
-def _rules(func: Any) -> Iterator[Any]:
-    """From the most special to one that knows every loop nest."""
-    yield dlight.gpu.Matmul()
-    lengths = _reductions(func)
-    if len(lengths) > 1 or max(lengths, default=0) >= SHORT:
-        yield dlight.gpu.GEMV()
-        yield dlight.gpu.Reduction()
-        yield dlight.gpu.GeneralReduction()
-    yield _Windows()
-    yield dlight.gpu.Fallback()
 
 
 def _reductions(func: Any) -> list[int]:
@@ -119,7 +166,7 @@ def _bytes(buffer: Any) -> int:
 class _Windows(dlight.gpu.base.GPUScheduleRule):
     """A sum of few terms, such as of a window, and what follows it: a thread for each result."""
 
-    def apply(self, func: Any, _target: Any, _tunable: bool) -> Any:
+    def apply(self, func: Any, target: Any, _tunable: bool) -> Any:
         """Schedule of ``func``, or None where it has more than such a sum."""
         sch = s_tir.Schedule(func)
         infos = dlight.normalize_prim_func(sch)
@@ -129,7 +176,8 @@ class _Windows(dlight.gpu.base.GPUScheduleRule):
         if [each.is_reduction() for each in infos] != [True, False]:
             return None
         total, result = (each.block_rv for each in infos)
-        across, thread = sch.split(sch.fuse(*sch.get_loops(result)), factors=[None, THREADS])
+        threads = int(target.attrs["max_num_threads"])
+        across, thread = sch.split(sch.fuse(*sch.get_loops(result)), factors=[None, threads])
         sch.bind(across, "blockIdx.x")
         sch.bind(thread, "threadIdx.x")
         sch.compute_at(total, thread)
@@ -138,3 +186,13 @@ class _Windows(dlight.gpu.base.GPUScheduleRule):
         if inner:
             sch.decompose_reduction(total, inner[0])
         return sch
+
+
+_RULES = {
+    Method.MATMUL: dlight.gpu.Matmul(),
+    Method.GEMV: dlight.gpu.GEMV(),
+    Method.REDUCTION: dlight.gpu.Reduction(),
+    Method.REDUCTIONS: dlight.gpu.GeneralReduction(),
+    Method.WINDOWS: _Windows(),
+    Method.ELEMENTS: dlight.gpu.Fallback(),
+}

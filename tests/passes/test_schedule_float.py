@@ -71,7 +71,7 @@ def record(func, choice, seconds, **changes):
 def tunable():
     """A module, its one float kernel, the rule's choice of it and the last of its space."""
     module = legalized(module_of({"x": SHAPE}, product))
-    (func,) = [each for each in kernels(module).values() if float_kernels.is_tunable(each)]
+    (func,) = [each for each in kernels(module).values() if float_kernels.is_tunable(each, PROFILE)]
     first, *_, last = float_kernels.space(func, PROFILE)
     return module, func, first, last
 

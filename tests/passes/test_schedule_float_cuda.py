@@ -6,17 +6,16 @@ from tvm.relax import op
 from tvm_ffi import structural_equal, structural_walk
 
 from gsb_tvm.dialect.phases import SPEC
-from gsb_tvm.passes import pipeline
 from gsb_tvm.passes.lower_packed import LowerPacked
 from gsb_tvm.passes.pack_dense import PackDense
-from gsb_tvm.passes.schedule_float_cuda import ScheduleFloatCuda
+from gsb_tvm.passes.schedule_float import ScheduleFloat
 from gsb_tvm.targets import resolve
 from gsb_tvm.testing import module_of
 from tests.passes.float_operators import SHAPE, norm, product, softmax, steps
 from tests.passes.graphs import const, recognised, through, two_level
 from tests.passes.lowering import PROFILE, kernels, legalized
 
-PASS = ScheduleFloatCuda(resolve("cuda -arch=sm_90"))
+PASS = ScheduleFloat(resolve("cuda -arch=sm_90"))
 
 
 def axes(func):
@@ -56,12 +55,3 @@ def test_packed_kernels_stay():
 def test_a_module_of_relax_operators_stays():
     module = module_of({"x": SHAPE}, softmax)
     assert structural_equal(PASS(module), module)
-
-
-def test_the_pipeline_takes_it_for_a_gpu_alone():
-    def names(target):
-        return [each.info.name for each in pipeline.lowering_passes(resolve(target))]
-
-    assert "gsb.ScheduleFloatCuda" in names("cuda -arch=sm_80")
-    assert "gsb.ScheduleFloat" not in names("cuda -arch=sm_80")
-    assert "gsb.ScheduleFloat" in names("llvm -mcpu=haswell")

@@ -55,7 +55,7 @@ FLOATS: dict[str, Callable[[], list[Any]]] = {
 def workload(name: str) -> Workload:
     if name in PACKED:
         return Packed(encode(PACKED[name]))
-    (func,) = filter(is_tunable, FLOATS[name]())
+    (func,) = [each for each in FLOATS[name]() if is_tunable(each, NATIVE)]
     return Float.of(func)
 
 

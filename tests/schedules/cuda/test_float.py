@@ -9,7 +9,7 @@ from tvm.relax import op as R
 
 from gsb_tvm.runtime.cuda.launches import lower
 from gsb_tvm.runtime.cuda.nvrtc import compile_source
-from gsb_tvm.schedules.float.cuda import schedule
+from gsb_tvm.schedules.float import schedule
 from gsb_tvm.targets import resolve
 from gsb_tvm.tuning.samples import disagreement
 from gsb_tvm.tuning.workloads import Float
