@@ -117,13 +117,13 @@ def _show(found: "Farm", looked: Sequence[tuple["Board", "State"]]) -> None:
     from gsb_tvm import console
     from gsb_tvm.tuning.farm import text
 
-    boards = [[board.key, text(board.address), state] for board, state in looked]
+    boards = [[b.key, text(b.address), b.machine, state] for b, state in looked]
     queues = [[q.key, str(q.boards), str(q.free), str(q.waiting)] for q in found.queues]
     if not queues:
         print("no boards")
         return
     console.show(
-        console.figures(("key", "board", "state"), boards, texts=3),
+        console.figures(("key", "board", "machine", "state"), boards, texts=4),
         "",
         console.figures(("key", "boards", "free", "requests waiting"), queues),
     )
@@ -136,8 +136,8 @@ def _print_json(found: "Farm", looked: Sequence[tuple["Board", "State"]]) -> Non
     from gsb_tvm.tuning.farm import text
 
     boards = [
-        {"key": board.key, "address": text(board.address), "state": state}
-        for board, state in looked
+        {"key": b.key, "address": text(b.address), "machine": b.machine, "state": state}
+        for b, state in looked
     ]
     print(json.dumps({"boards": boards, "keys": [asdict(q) for q in found.queues]}, indent=2))
 

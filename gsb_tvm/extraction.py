@@ -39,7 +39,7 @@ def tasks(source: str | os.PathLike[str] | Any, batch: int | None, profile: Prof
         text = attribute(func, SPEC)
         if text:
             found.append(_task(Packed(text), variable, shape_text(decode(text)), count, profile))
-        elif is_tunable(func):
+        elif is_tunable(func, profile):
             found.append(_task(Float.of(func), variable, _shape(func), count, profile))
     return [task for task in found if len(task.space) > 1]
 

@@ -100,12 +100,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m gsb_tvm.tune"
 def _execute(args: argparse.Namespace, target: Sequence[str]) -> int:
     start = time.perf_counter()
     profile = resolve(target)
-    if profile.gpu is not None:
-        raise UsageError(
-            f"{profile.name}: kernels for GPUs are chosen by rule. Name a CPU with --target."
-        )
     path = _records(args)
-    place, boards = _place(args, profile)
+    place, boards, host = _place(args, profile)
 
     from gsb_tvm.extraction import tasks
     from gsb_tvm.tune_table import report, watched
@@ -120,7 +116,7 @@ def _execute(args: argparse.Namespace, target: Sequence[str]) -> int:
     seconds = None if minutes is None else max(0.0, 60 * minutes - (time.perf_counter() - start))
     plan = Plan(args.trials, seconds, args.seed, boards)
     with watched(found, profile, is_here=args.tracker is None, is_quiet=args.json) as view:
-        tuner = Tuner(found, profile, place, path, plan, _host(args), view.changed)
+        tuner = Tuner(found, profile, place, path, plan, host, view.changed)
         was_interrupted = _run(tuner)
         result = report(tuner, view, notes)
     if args.json:
@@ -162,8 +158,8 @@ def _recall(found: Sequence[Any], path: Path) -> tuple[str, ...]:
     return complaints(path, loaded)
 
 
-def _place(args: argparse.Namespace, profile: Profile) -> tuple["Place", int]:
-    """Where to measure, and how many candidates at a time.
+def _place(args: argparse.Namespace, profile: Profile) -> tuple["Place", int, str]:
+    """Where to measure, how many candidates at a time, and what is measured, for people.
 
     Raises
     ------
@@ -171,33 +167,41 @@ def _place(args: argparse.Namespace, profile: Profile) -> tuple["Place", int]:
         The options do not go together, this machine cannot run the target's code, or no board of
         the key is known to the tracker.
     """
-    from gsb_tvm.targets import missing_here
-    from gsb_tvm.tuning.machines import Here
-
     if (args.tracker is None) != (args.key is None):
         given, wanted = ("--key", "--tracker") if args.tracker is None else ("--tracker", "--key")
         raise UsageError(f"{given} is given without {wanted}. A farm needs both.")
-    if args.tracker is None:
-        lacking = missing_here(profile)
-        if lacking:
-            raise UsageError(
-                f"code for {profile.name} does not run here: this machine lacks "
-                f"{', '.join(lacking[:8])}. Tune on a board: gsb-tvm tune --tracker HOST:PORT "
-                "--key NAME."
-            )
-        return Here(), 1
-    from gsb_tvm.tuning.boards import boards_of
+    if args.tracker is not None:
+        from gsb_tvm.tuning.boards import boards_of
 
-    return boards_of(args.tracker, args.key, profile)
+        return *boards_of(args.tracker, args.key, profile), f"{args.key} of a farm"
+    if profile.gpu is not None:
+        from gsb_tvm.tuning.gpus import gpu_here
+
+        gpu, chip = gpu_here(profile)
+        return gpu, 1, chip.text
+    return _here(profile)
 
 
-def _host(args: argparse.Namespace) -> str:
-    """What was measured, for people."""
+def _here(profile: Profile) -> tuple["Place", int, str]:
+    """Tune on the CPU of this machine.
+
+    Raises
+    ------
+    UsageError
+        It cannot run the target's code.
+    """
+    from gsb_tvm.targets import missing_here
     from gsb_tvm.targets.host import cpu_name
+    from gsb_tvm.tuning.machines import Here
 
-    if args.key is not None:
-        return f"{args.key} of a farm"
-    return cpu_name()
+    lacking = missing_here(profile)
+    if lacking:
+        raise UsageError(
+            f"code for {profile.name} does not run here: this machine lacks "
+            f"{', '.join(lacking[:8])}. Tune on a board: gsb-tvm tune --tracker HOST:PORT "
+            "--key NAME."
+        )
+    return Here(), 1, cpu_name()
 
 
 def as_dict(result: "Report", profile: Profile, records: Path, seconds: float) -> dict[str, Any]:

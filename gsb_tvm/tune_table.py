@@ -140,8 +140,8 @@ def _changes(task: Task) -> str:
 
 
 def table(rows: Sequence[Row]) -> "RenderableType":
-    """Rows for people."""
-    titles = (
+    """Rows for people; without a column for limits where none is known."""
+    titles = [
         "kernel",
         "shape",
         "choice",
@@ -152,7 +152,7 @@ def table(rows: Sequence[Row]) -> "RenderableType":
         "gain",
         "share",
         "of limit",
-    )
+    ]
     cells = [
         [
             row.name,
@@ -168,6 +168,8 @@ def table(rows: Sequence[Row]) -> "RenderableType":
         ]
         for row in rows
     ]
+    if all(row.of_limit is None for row in rows):
+        titles, cells = titles[:-1], [each[:-1] for each in cells]
     return console.figures(titles, cells, texts=3)
 
 
@@ -317,7 +319,8 @@ def watched(
     tasks: Sequence[Task], profile: Profile, *, is_here: bool, is_quiet: bool
 ) -> Iterator[View]:
     """The view that fits: a live table on a terminal, else lines, or nothing where ``is_quiet``."""
-    ideals = _ideals(tasks, profile) if is_here else Ideals()
+    # Limits are known of the CPU here alone: not of boards, not of GPUs.
+    ideals = _ideals(tasks, profile) if is_here and profile.gpu is None else Ideals()
     if sys.stderr.isatty() and sys.stdout.isatty():
         from rich.console import Console
 

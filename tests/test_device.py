@@ -11,6 +11,7 @@ import pytest
 from tvm.rpc import base
 
 from gsb_tvm.cli import main
+from gsb_tvm.targets.host import cpu_name
 from gsb_tvm.tuning.farm import State, connected, look
 from tests.commandline import CommandLine, refused
 from tests.tuning import farms
@@ -46,8 +47,8 @@ def test_list(
 ) -> None:
     assert main(["device", "list", "--tracker", words(tracker)]) == 0
     assert rows(capsys) == [
-        ["key", "board", "state"],
-        ["some-board", words(server), "free"],
+        ["key", "board", "machine", "state"],
+        ["some-board", words(server), *cpu_name().split(), "free"],
         [],
         ["key", "boards", "free", "requests", "waiting"],
         ["some-board", "1", "1", "0"],
@@ -59,7 +60,14 @@ def test_list_as_json(
 ) -> None:
     assert main(["device", "list", "--json", "--tracker", words(tracker)]) == 0
     assert json.loads(capsys.readouterr().out) == {
-        "boards": [{"key": "some-board", "address": words(server), "state": "free"}],
+        "boards": [
+            {
+                "key": "some-board",
+                "address": words(server),
+                "machine": cpu_name(),
+                "state": "free",
+            }
+        ],
         "keys": [{"key": "some-board", "boards": 1, "free": 1, "waiting": 0}],
     }
 
@@ -70,13 +78,13 @@ def test_a_board_that_hangs_is_listed_as_busy(
     server.send(signal.SIGSTOP)
     assert main(["device", "list", "--tracker", words(tracker)]) == 0
     server.send(signal.SIGCONT)
-    assert ["some-board", words(server), "busy"] in rows(capsys)
+    assert ["some-board", words(server), *cpu_name().split(), "busy"] in rows(capsys)
 
 
 def test_a_board_under_a_wrong_address_is_listed_as_such(
     tracker: farms.Served, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As behind a tunnel that has another port at its other end."""
+    """As behind a tunnel that has another port at its other end; of a version that says less."""
     with connected(tracker.address(), 5) as sock:
         info = {"key": "server:away", "addr": ("127.0.0.1", 1)}
         base.sendjson(sock, [base.TrackerCode.UPDATE_INFO, info])

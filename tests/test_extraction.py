@@ -15,14 +15,14 @@ from gsb_tvm.frontend.importer import load
 from gsb_tvm.models.demo import model_path
 from gsb_tvm.progress import Clock, Silent
 from gsb_tvm.schedules import families
-from gsb_tvm.schedules.records import feature_set
+from gsb_tvm.schedules.records import feature_set, processor
 from gsb_tvm.stages import Stages
 from gsb_tvm.targets import Profile, resolve
 from gsb_tvm.tuning.tasks import Task
 from gsb_tvm.tuning.workloads import Float, Packed
 from tests import tiny_models as tiny
 
-TARGETS = ("native", "llvm -mcpu=cortex-a72")
+TARGETS = ("native", "llvm -mcpu=cortex-a72", "cuda -arch=sm_90")
 LAYERS = {
     "patches": 1,
     "binarize": 4,
@@ -45,7 +45,7 @@ def found(profile: Profile) -> list[Task]:
 
 
 def family(task: Task) -> str:
-    return "dense" if task.name.startswith("dense_") else task.name
+    return next(name for name in LAYERS if task.name.startswith(name))
 
 
 def test_calls_of_packed_kernels(found: list[Task]) -> None:
@@ -78,9 +78,9 @@ def test_kernels_are_distinct(found: list[Task]) -> None:
 
 def test_keys_are_those_of_the_target(found: list[Task], profile: Profile) -> None:
     for task in found:
-        assert (task.key.features, task.key.cpu) == (feature_set(profile), profile.mcpu)
+        assert (task.key.features, task.key.cpu) == (feature_set(profile), processor(profile))
         assert task.key.kernel == task.workload.kernel
-        assert task.key.schedule == task.workload.version
+        assert task.key.schedule == task.workload.version(profile)
 
 
 def test_spaces_begin_with_the_rules_choice(found: list[Task], profile: Profile) -> None:

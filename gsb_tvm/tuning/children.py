@@ -1,6 +1,6 @@
 """What the processes of :mod:`gsb_tvm.tuning.isolation` do: build a candidate, measure one.
 
-A candidate is a folder: the library, and samples of inputs and outputs.
+A candidate is a folder: the kernel, and samples of inputs and outputs.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import tvm  # noqa: F401  (imported once, before processes are forked)
 
-from gsb_tvm.runtime.kernel_library import write_kernel_library
+from gsb_tvm.runtime.kernel_library import kernel_in, write_kernel
 from gsb_tvm.schedules.choices import Choice
 from gsb_tvm.targets import Profile
 from gsb_tvm.tuning.isolation import TrialError
@@ -20,7 +20,6 @@ from gsb_tvm.tuning.machines import Array, Function, Machine, Place
 from gsb_tvm.tuning.samples import Sample, disagreement
 from gsb_tvm.tuning.workloads import Workload
 
-LIBRARY = "kernel.so"
 _SAMPLES = {"zeros.npz": True, "plain.npz": False}
 _TIMED = "plain.npz"
 _MOST_CALLS = 1000  # of a timing
@@ -84,7 +83,7 @@ class Timing:
 def build(job: Build) -> None:
     """Compile a candidate and draw what it is checked on."""
     function = job.workload.function(job.profile, job.choice)
-    write_kernel_library(function, job.profile, job.folder / LIBRARY)
+    write_kernel(function, job.profile, job.folder)
     rng = np.random.default_rng(job.seed)
     for name, zeros in _SAMPLES.items():
         _write(job.folder / name, job.workload.sample(job.profile, job.choice, rng, zeros=zeros))
@@ -101,7 +100,7 @@ def measure(job: Measure) -> Timing:
         The machine went away.
     """
     with job.place.open(job.seconds) as machine:
-        candidate = machine.load(job.candidate / LIBRARY)
+        candidate = machine.load(kernel_in(job.candidate))
         for name in _SAMPLES:
             _check(machine, candidate, _read(job.candidate / name))
         plain = _read(job.candidate / _TIMED)
@@ -110,7 +109,7 @@ def measure(job: Measure) -> Timing:
             times = _times(machine, [(candidate, sets)], job.pairs)
             timing = Timing(tuple(times[0]), tuple(times[0]))
         else:
-            base = machine.load(job.base / LIBRARY)
+            base = machine.load(kernel_in(job.base))
             base_sets = _sets(machine, _read(job.base / _TIMED), job.copies)
             pair = [(base, base_sets), (candidate, sets)]
             before, after = _times(machine, pair, job.pairs)

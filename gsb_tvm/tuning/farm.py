@@ -34,10 +34,14 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Board:
-    """A board's server, under the address that the tracker gives to clients."""
+    """A board's server, under the address that the tracker gives to clients.
+
+    ``machine`` is its CPU or GPU, for people; empty where it does not say.
+    """
 
     key: str
     address: Address
+    machine: str = ""
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,11 @@ def farm(tracker: Address) -> Farm:
     boards = tuple(
         sorted(
             (
-                Board(info["key"].removeprefix("server:"), (info["addr"][0], info["addr"][1]))
+                Board(
+                    info["key"].removeprefix("server:"),
+                    (info["addr"][0], info["addr"][1]),
+                    str(info.get("machine", "")),
+                )
                 for info in known["server_info"]
             ),
             key=lambda board: (board.key, board.address),

@@ -58,10 +58,13 @@ class Failure:
 
 @dataclass(frozen=True)
 class Limits:
-    """Of a call: seconds until it is killed, bytes of memory beyond what it begins with."""
+    """Of a call: seconds until it is killed, bytes of memory beyond what it begins with.
+
+    None of memory for one that uses a GPU: the driver reserves addresses for all memory there is.
+    """
 
     seconds: float
-    memory_bytes: int
+    memory_bytes: int | None
 
 
 @dataclass
@@ -254,10 +257,11 @@ def _confine(limits: Limits) -> None:
     os.close(forkserver._forkserver._forkserver_alive_fd)  # type: ignore[attr-defined]
     if os.getppid() == 1:  # the server ended before
         os._exit(1)
-    with open("/proc/self/statm", encoding="ascii") as file:
-        now = int(file.read().split()[0]) * resource.getpagesize()
-    most = now + limits.memory_bytes
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    if limits.memory_bytes is not None:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            now = int(file.read().split()[0]) * resource.getpagesize()
+        most = now + limits.memory_bytes
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     seconds = int(limits.seconds) + 1
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))

@@ -1,6 +1,6 @@
-"""Where candidates run: this machine, in this process, or a board of a farm.
+"""Where candidates run: a CPU or GPU of this machine, in this process, or a board of a farm.
 
-Both offer the same: loading a library, tensors, and the mean time of a call.
+All offer the same: loading a kernel, tensors, and the mean time of a call.
 """
 
 import gc
@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from gsb_tvm.runtime.kernel_library import NAME
 from gsb_tvm.targets.host import host
-from gsb_tvm.tuning.isolation import TrialError
+from gsb_tvm.tuning.isolation import Limits, TrialError
 
 Array = npt.NDArray[Any]
 Function = Callable[..., Any]
@@ -32,7 +32,7 @@ class Machine(Protocol):
     """A machine that runs kernels."""
 
     def load(self, path: Path) -> Any:
-        """The kernel of a library, a function of tensors."""
+        """The kernel of a file, a function of tensors."""
 
     def tensor(self, array: Array) -> Any:
         """A tensor of the machine's with the contents of an array."""
@@ -53,24 +53,30 @@ class Machine(Protocol):
 class Place(Protocol):
     """How to get at a machine: plain data that travels to the process that uses it."""
 
+    @property
+    def advice(self) -> str:
+        """Where a user can see whether it is well."""
+
     def open(self, seconds: float) -> AbstractContextManager[Machine]:
         """The machine, for as long as the context lasts: ``seconds`` at most."""
 
-    def longest_s(self, seconds: float) -> float:
-        """How long a process may take, in seconds, that uses the machine for ``seconds``."""
+    def limits(self, seconds: float, memory_bytes: int) -> Limits:
+        """Of a process that uses the machine for ``seconds``, and so much memory beside it."""
 
 
 @dataclass(frozen=True)
 class Here:
     """The machine that runs the tuner; kernels run on its last CPU that the process may use."""
 
+    advice = "see gsb-tvm doctor"
+
     def open(self, seconds: float) -> "LocalMachine":
         """The machine; the process that uses it is ended by others."""
         return LocalMachine()
 
-    def longest_s(self, seconds: float) -> float:
-        """No longer than that."""
-        return seconds
+    def limits(self, seconds: float, memory_bytes: int) -> Limits:
+        """No more than that."""
+        return Limits(seconds, memory_bytes)
 
 
 @dataclass

@@ -23,6 +23,8 @@ from types import FrameType
 from typing import Any
 
 from gsb_tvm.dialect.errors import ToolchainError, UsageError
+from gsb_tvm.targets.host import cpu_name
+from gsb_tvm.tuning import gpu_service
 from gsb_tvm.tuning.farm import Address, connected, reason, text
 from gsb_tvm.tuning.parents import die_with_parent
 
@@ -96,6 +98,9 @@ def serve(
     # ever on a tracker whose machine has gone.
     base.connect_with_retry = _Reach(say)
     _tie_children()
+    chip = gpu_service.chip_here()
+    base.sendjson = _Introduction(base.sendjson, chip.text if chip else cpu_name())
+    gpu_service.offer()
     home = os.getcwd()
     farm = f", tracker {text(tracker)}" if tracker else ", without a tracker"
     with (
@@ -104,7 +109,8 @@ def serve(
         _scratch_folder(where(listener)),
     ):
         listener.listen(_BACKLOG)
-        say(f"serving {key} on {where(listener)}{farm}; Ctrl-C ends it")
+        gpu = f" with {chip.text}" if chip else ""
+        say(f"serving {key} on {where(listener)}{gpu}{farm}; Ctrl-C ends it")
         port = listener.getsockname()[1]
         while True:
             try:
@@ -162,6 +168,21 @@ class _Listener(socket.socket):
             conn.close()
             raise OSError("a silent caller")
         return conn, address
+
+
+class _Introduction:
+    """Sends to the tracker what TVM's server does, and what the board is, for who lists boards."""
+
+    def __init__(self, send: Callable[[socket.socket, Any], None], machine: str) -> None:
+        self._send, self._machine = send, machine
+
+    def __call__(self, sock: socket.socket, message: Any) -> None:
+        from tvm.rpc.base import TrackerCode
+
+        code, *rest = message
+        if code == TrackerCode.UPDATE_INFO:
+            rest = [{**rest[0], "machine": self._machine}]
+        self._send(sock, [code, *rest])
 
 
 class _Reach:

@@ -191,7 +191,7 @@ class Tuner:
             if failure is not None:
                 self._refuse(self.tasks[number], failure)
         seconds = 3 * self.plan.run_seconds
-        limits = Limits(self._place.longest_s(seconds), self.plan.memory_bytes)
+        limits = self._place.limits(seconds, self.plan.memory_bytes)
         waiting = [i for i, task in enumerate(self.tasks) if 0 not in task.ratios]
         for chances in reversed(range(_RULE_CHANCES)):
             calls = [(self._measurement(i, self._bases[i], _RULE_PAIRS, seconds),) for i in waiting]
@@ -210,7 +210,7 @@ class Tuner:
             waiting = again
 
     def _refuse(self, task: Task, failure: Failure) -> None:
-        where = "gsb-tvm device list shows the boards" if failure.is_lost else "see gsb-tvm doctor"
+        where = self._place.advice if failure.is_lost else "see gsb-tvm doctor"
         raise ToolchainError(
             f"{task.name} {task.shape}: the kernel by rule cannot be measured: {failure.reason}. "
             f"Without it there is nothing to compare with; {where}."
@@ -292,7 +292,7 @@ class Tuner:
             )
             seconds = self.plan.run_seconds + _SLOWER * slowest
             calls = [(self._measurement(n, folders[n, p], _PAIRS, seconds),) for n, p in waiting]
-            limits = Limits(self._place.longest_s(seconds), self.plan.memory_bytes)
+            limits = self._place.limits(seconds, self.plan.memory_bytes)
             for order, outcome in isolation.calls(
                 children.measure, self._while_time(calls), limits, self.plan.boards
             ):
@@ -319,19 +319,18 @@ class Tuner:
             count = self._lost[number, place] = self._lost.get((number, place), 0) + 1
             self.progress.lost += 1
             self._lost_in_a_row += 1
-            self._give_up_without_boards(outcome)
+            self._give_up_without_machines(outcome)
             self._show(f"lost a trial: {outcome.reason}")
             if outcome.is_late and count >= _MOST_LOST:
                 self._record(number, place, Failure(f"{outcome.reason}, {count} times"))
         else:
             self._record(number, place, outcome)
 
-    def _give_up_without_boards(self, last: Failure) -> None:
+    def _give_up_without_machines(self, last: Failure) -> None:
         if self._lost_in_a_row >= _PATIENCE * max(1, self.plan.boards):
             raise ToolchainError(
                 f"the last {self._lost_in_a_row} trials were lost: {last.reason}. What was "
-                "measured before is on record; look at the boards with gsb-tvm device list, and "
-                "start again."
+                f"measured before is on record; {self._place.advice}. Then start again."
             )
 
     def _record(self, number: int, place: int, outcome: Timing | Failure) -> None:

@@ -95,9 +95,9 @@ class Float:
         """Of an unscheduled PrimFunc that a rule knows."""
         return cls(float_kernels.key(func), save_json(func))
 
-    def version(self, _profile: Profile) -> int:
+    def version(self, profile: Profile) -> int:
         """Of the float schedules."""
-        return float_kernels.VERSION
+        return float_kernels.version(profile)
 
     def space(self, profile: Profile) -> tuple[dict[str, Value], ...]:
         """Choices worth trying, the rule's first."""

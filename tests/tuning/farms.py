@@ -20,6 +20,7 @@ from tvm.script import tirx as T
 from tvm.support import cc
 
 from gsb_tvm.tuning.farm import Address, farm
+from tests.libcuda.build import environment
 from tests.tuning import board
 
 PORT = 20000 + os.getpid() % 120 * 100
@@ -118,8 +119,13 @@ def serve_arm(tracker: Address, key: str, port: int) -> Served:
     return Served(*board.command(_arguments(tracker, key, port)))
 
 
-def _device(*arguments: str) -> Served:
-    return Served([sys.executable, "-m", "gsb_tvm.device", *arguments])
+def serve_gpu(tracker: Address, key: str, port: int, kernels: Path) -> Served:
+    """A board with a GPU of sm_90, whose driver is the stand-in and knows ``kernels``."""
+    return _device("serve", *_arguments(tracker, key, port), environment=environment(kernels))
+
+
+def _device(*arguments: str, environment: dict[str, str] | None = None) -> Served:
+    return Served([sys.executable, "-m", "gsb_tvm.device", *arguments], environment)
 
 
 def _arguments(tracker: Address, key: str, port: int) -> list[str]:

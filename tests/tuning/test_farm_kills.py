@@ -20,7 +20,8 @@ import pytest
 from gsb_tvm.dialect.errors import ExitCode
 from gsb_tvm.schedules.records import load
 from gsb_tvm.tuning.farm import Address
-from gsb_tvm.tuning.remote import BoardLost, KernelFailed, RemoteMachine, SessionExpired
+from gsb_tvm.tuning.remote import RemoteMachine
+from gsb_tvm.tuning.sessions import BoardLost, KernelFailed, SessionExpired
 from tests.tuning import board, farms
 
 pytestmark = pytest.mark.slow

@@ -15,10 +15,11 @@ import pytest
 
 from gsb_tvm.dialect.errors import UsageError
 from gsb_tvm.targets import resolve
-from gsb_tvm.tuning import remote
+from gsb_tvm.tuning import sessions
 from gsb_tvm.tuning.boards import boards_of
 from gsb_tvm.tuning.farm import Address, State, farm, look, require
-from gsb_tvm.tuning.remote import BoardLost, KernelFailed, RemoteMachine, SessionExpired
+from gsb_tvm.tuning.remote import RemoteMachine
+from gsb_tvm.tuning.sessions import BoardLost, KernelFailed, SessionExpired
 from tests.tuning import farms
 
 ONES = np.ones(farms.SIZE, "float32")
@@ -157,7 +158,7 @@ def test_an_endless_kernel_loses_its_session(place: Place) -> None:
     begin = time.monotonic()
     with pytest.raises(SessionExpired, match="took 2 s"), place.machine(2.0) as machine:
         run(machine, place.kernel("endless"))
-    assert 2 <= time.monotonic() - begin < 2 + remote.GRACE_S
+    assert 2 <= time.monotonic() - begin < 2 + sessions.GRACE_S
     farms.registered(place.address, 2)
     assert works(place)
 
@@ -182,7 +183,7 @@ def test_a_server_that_is_killed_is_nobodys_fault(place: Place) -> None:
 def test_a_server_that_hangs_is_nobodys_fault(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "GRACE_S", 0.5)
+    monkeypatch.setattr(sessions, "GRACE_S", 0.5)
     with place.machine(1.0) as machine:
         server = server_of(place, machine)
         for process in server.family():

@@ -48,6 +48,12 @@ class Device(Protocol):
     def capability(self) -> tuple[int, int]:
         """Compute capability."""
 
+    def name(self) -> str:
+        """What NVIDIA calls it, as "NVIDIA H200"."""
+
+    def multiprocessors(self) -> int:
+        """How many it has."""
+
     def allocate(self, size: int) -> Pointer:
         """Memory of zeros; raises :class:`UsageError` where there is none."""
 
@@ -77,6 +83,13 @@ class Device(Protocol):
 
     def run_graph(self, graph: Any, stream: Stream) -> None:
         """Do it all behind what the stream does before."""
+
+    def seconds(self, graph: Any, stream: Stream) -> float:
+        """Do it all twice, and return what the second time took by the GPU's clock.
+
+        The first keeps the GPU busy while the host hands it the second: no wait for the host is in
+        the time.
+        """
 
     def is_capturing(self, stream: Stream) -> bool:
         """Whether somebody records what goes to the stream into a graph."""
@@ -139,6 +152,16 @@ class CudaDevice:
     def capability(self) -> tuple[int, int]:
         """Compute capability."""
         return self._driver.capability(self.ordinal)
+
+    def name(self) -> str:
+        """What NVIDIA calls it."""
+        return self._driver.name(self.ordinal)
+
+    def multiprocessors(self) -> int:
+        """How many it has."""
+        api = self._driver.api
+        count = api.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT
+        return int(self._do(api.cuDeviceGetAttribute(count, self._device)))
 
     def allocate(self, size: int) -> Pointer:
         """Memory of zeros."""
@@ -241,6 +264,20 @@ class CudaDevice:
         """Do it all behind what the stream does before."""
         with self._here() as api:
             self._do(api.cuGraphLaunch(graph.executable.handle, stream))
+
+    def seconds(self, graph: Any, stream: Stream) -> float:
+        """What a graph takes, by the GPU's clock."""
+        with self._here() as api:
+            events = [
+                self._owned(self._do(api.cuEventCreate(0)), api.cuEventDestroy) for _ in range(2)
+            ]
+            start, end = (event.handle for event in events)
+            self.run_graph(graph, stream)
+            self._do(api.cuEventRecord(start, stream))
+            self.run_graph(graph, stream)
+            self._do(api.cuEventRecord(end, stream))
+            self._do(api.cuEventSynchronize(end))
+            return float(self._do(api.cuEventElapsedTime(start, end))) * 1e-3
 
     def is_capturing(self, stream: Stream) -> bool:
         """Whether somebody records what goes to the stream into a graph."""

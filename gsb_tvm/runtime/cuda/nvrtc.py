@@ -106,7 +106,8 @@ def compile_source(source: str, arch: str) -> DeviceCode:
                 "Install a newer nvidia-cuda-nvrtc, or name one of these with -arch=."
             )
         if result != nvrtc.nvrtcResult.NVRTC_SUCCESS:
-            raise RuntimeError(f"NVRTC refuses generated source for {arch}: {log[:4000]}")
+            first = next((s.strip() for s in log.splitlines() if "error" in s), "no reason given")
+            raise RuntimeError(f"{log[:4000]}\nNVRTC refuses generated source for {arch}: {first}")
         cubin = _bytes(nvrtc, nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN, program)
         ptx = _bytes(nvrtc, nvrtc.nvrtcGetPTXSize, nvrtc.nvrtcGetPTX, program)
     finally:

@@ -1,0 +1,103 @@
+"""A GPU of this machine as the place where candidates run."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from gsb_tvm.dialect.errors import GpuError, UsageError
+from gsb_tvm.runtime.cuda.driver import CudaDevice, Device
+from gsb_tvm.targets import Profile
+from gsb_tvm.tuning.gpu_machine import GpuMachine
+from gsb_tvm.tuning.isolation import Failure, Isolation, Limits, TrialLost
+
+_LOOK = Limits(seconds=60.0, memory_bytes=None)  # a driver may need long to wake up
+
+
+@dataclass(frozen=True)
+class Chip:
+    """What a GPU is: its name, the architecture of its code, and how much of it there is."""
+
+    name: str
+    arch: str
+    multiprocessors: int
+
+    @property
+    def text(self) -> str:
+        """For people."""
+        return f"{self.name} ({self.arch}, {self.multiprocessors} multiprocessors)"
+
+
+def chip_of(device: Device) -> Chip:
+    """What a GPU is."""
+    major, minor = device.capability()
+    return Chip(device.name(), f"sm_{major}{minor}", device.multiprocessors())
+
+
+def opened() -> CudaDevice:
+    """The first GPU, for a trial.
+
+    Raises
+    ------
+    TrialLost
+        There is none, or it cannot be used now.
+    """
+    try:
+        return CudaDevice(0)
+    except (UsageError, GpuError) as err:
+        raise TrialLost(str(err)) from err
+
+
+@dataclass(frozen=True)
+class GpuHere:
+    """The first GPU of the machine that runs the tuner that CUDA_VISIBLE_DEVICES leaves."""
+
+    advice = "nvidia-smi shows the GPU"
+
+    @contextmanager
+    def open(self, _seconds: float) -> Iterator[GpuMachine]:
+        """The GPU; the process that uses it is ended by others.
+
+        Raises
+        ------
+        TrialLost
+            It cannot be used now.
+        """
+        yield GpuMachine(opened())
+
+    def limits(self, seconds: float, _memory_bytes: int) -> Limits:
+        """No more time than that; memory is the GPU's own."""
+        return Limits(seconds, None)
+
+
+def gpu_here(profile: Profile) -> tuple[GpuHere, Chip]:
+    """The GPU of this machine as a place, and what it is.
+
+    Raises
+    ------
+    UsageError
+        There is none, or it is of another architecture than ``profile``.
+    """
+    assert profile.gpu is not None
+    board = "Tune on a board that has one: gsb-tvm tune --tracker HOST:PORT --key NAME."
+    # In a process of its own: this one goes on for long, and would keep some of the GPU's memory.
+    with Isolation() as isolation:
+        found = isolation.call(look, [], _LOOK)
+    if isinstance(found, Failure):
+        raise UsageError(f"code for {profile.name} does not run here: {found.reason} {board}")
+    if found.arch != profile.gpu.arch:
+        raise UsageError(
+            f"code for {profile.name} is not tuned here: the GPU is {found.text}. Take --target "
+            f"cuda -arch={found.arch}, or another GPU by CUDA_VISIBLE_DEVICES. {board}"
+        )
+    return GpuHere(), found
+
+
+def look() -> Chip:
+    """What the first GPU is.
+
+    Raises
+    ------
+    TrialLost
+        There is none.
+    """
+    return chip_of(opened())
