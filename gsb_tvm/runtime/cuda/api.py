@@ -59,7 +59,7 @@ class Driver:
     def name(self, ordinal: int) -> str:
         """What NVIDIA calls a GPU."""
         device = self.do(self.api.cuDeviceGet(ordinal))
-        return str(self.do(self.api.cuDeviceGetName(256, device)).rstrip(b"\0").decode())
+        return str(self.do(self.api.cuDeviceGetName(256, device)).partition(b"\0")[0].decode())
 
     def capability(self, ordinal: int) -> tuple[int, int]:
         """Compute capability of a GPU."""
