@@ -112,6 +112,31 @@ def test_an_array_to_a_tensor(made):
     call(computes_from_an_array_to_a_tensor, made, kernels=made, arch=80)
 
 
+class InTheMiddle(GpuTensor):
+    """A tensor that begins ``offset`` bytes behind where memory begins."""
+
+    def __init__(self, gpu, shape, offset):
+        super().__init__(gpu, (shape[0] + 1, *shape[1:]))
+        self.shape, self._managed.tensor.shape[0] = shape, shape[0]
+        self._managed.tensor.data += offset
+
+
+def refuses_inputs_in_the_middle(folder):
+    gpu = CudaDevice(0)
+    module = loaded(folder, gpu)
+    target = on_gpu(gpu, 1)
+    with pytest.raises(UsageError, match=r'"x" is at no multiple of 16 bytes, in which the GPU'):
+        module(InTheMiddle(gpu, (1, TOKENS, FEATURES), 8), out=target)
+    x, y = numbers(folder)
+    module(x[:1], out=InTheMiddle(gpu, (1, TOKENS, COLUMNS), 4))  # is copied to
+    module(x[:1], out=target)
+    np.testing.assert_array_equal(target.read(), y[:1])
+
+
+def test_tensors_in_the_middle_of_others(made):
+    call(refuses_inputs_in_the_middle, made, kernels=made, arch=80)
+
+
 def is_recorded(folder):
     from cuda.bindings import driver
 

@@ -144,7 +144,7 @@ class CudaModule:
     ) -> Pointer:
         """An input on the GPU: as it is, or copied there."""
         if tensors.is_on_device(value):
-            return self._taken(value, spec, stream)
+            return tensors.aligned(self._taken(value, spec, stream), spec).pointer
         array = tensors.on_host(value, spec)
         pointer = room.stage(self._device, number, array.nbytes)
         self._device.upload(pointer, array, stream)
@@ -160,11 +160,11 @@ class CudaModule:
             if not tensors.is_on_device(value):
                 raise UsageError(f'out for "{spec.name}" is not on a GPU. Leave out= away.')
         pairs = zip(results, outputs, strict=True)
-        return [self._taken(value, spec, stream) for value, spec in pairs]
+        return [self._taken(value, spec, stream).pointer for value, spec in pairs]
 
-    def _taken(self, value: Any, spec: meta.Tensor, stream: Stream) -> Pointer:
+    def _taken(self, value: Any, spec: meta.Tensor, stream: Stream) -> tensors.OnDevice:
         found = tensors.taken(value, spec.name, self._device.ordinal, stream)
-        return tensors.checked(found, spec).pointer
+        return tensors.checked(found, spec)
 
     def _run(
         self,

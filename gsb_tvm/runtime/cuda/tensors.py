@@ -11,6 +11,7 @@ from gsb_tvm.runtime.arrays import as_array, as_input
 from gsb_tvm.runtime.cuda.driver import Pointer, Stream
 
 _CUDA, _CUDA_MANAGED = 2, 13  # DLDeviceType, dlpack.h
+_WORD_BYTES = 16  # of the largest words in which kernels read inputs; outputs are copied
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,22 @@ def checked(tensor: OnDevice, spec: meta.Tensor) -> OnDevice:
         raise UsageError(
             f'"{spec.name}" is {tensor.dtype} {tensor.shape}, expected {spec.dtype} '
             f"{tuple(spec.shape)}."
+        )
+    return tensor
+
+
+def aligned(tensor: OnDevice, spec: meta.Tensor) -> OnDevice:
+    """``tensor``, if kernels can read it where it is.
+
+    Raises
+    ------
+    UsageError
+        It is at no multiple of 16 bytes, as a part of another tensor may be.
+    """
+    if tensor.pointer % _WORD_BYTES:
+        raise UsageError(
+            f'"{spec.name}" is at no multiple of {_WORD_BYTES} bytes, in which the GPU reads it. '
+            "Give a copy, as by .clone()."
         )
     return tensor
 
