@@ -6,10 +6,11 @@ from hypothesis import Phase, given, seed, settings
 from hypothesis import strategies as st
 from tvm.ir import save_json
 from tvm.relax import op as R
+from tvm_ffi import structural_equal
 
 from gsb_tvm.runtime.cuda.launches import lower
 from gsb_tvm.runtime.cuda.nvrtc import compile_source
-from gsb_tvm.schedules.float import schedule
+from gsb_tvm.schedules.float import schedule, space
 from gsb_tvm.targets import resolve
 from gsb_tvm.tuning.samples import disagreement
 from gsb_tvm.tuning.workloads import Float
@@ -33,15 +34,15 @@ CHOSEN = [
 ]
 
 
-def check(func):
-    scheduled = schedule(func, SM_90)
+def check(func, choice=None):
+    scheduled = schedule(func, SM_90, choice)
     kernels = lowered(scheduled)
     emulated = Emulated(kernels.source)
     drawn = Float("", save_json(func)).sample(SM_90, {}, np.random.default_rng(0), zeros=False)
     for way in WAYS:
         got = outputs(kernels, "kernel", emulated, drawn.inputs, drawn.outputs, way)
         wrong = disagreement(drawn, got)
-        assert not wrong, f"{way}: {wrong}\n{func}"
+        assert not wrong, f"{way}, {choice}: {wrong}\n{func}"
     return kernels
 
 
@@ -50,6 +51,16 @@ def test_numbers_of_the_unscheduled_function(name):
     for func in CASES[name]():
         kernels = check(func)
         assert "__activemask" not in kernels.source
+
+
+@pytest.mark.parametrize("name", CHOSEN[::4])
+def test_every_choice_computes_the_same(name):
+    for func in CASES[name]():
+        rule, *others = space(func, SM_90)
+        assert others
+        assert structural_equal(schedule(func, SM_90), schedule(func, SM_90, rule))
+        for choice in others:
+            check(func, choice)
 
 
 def _dense(depth, columns):
