@@ -92,7 +92,7 @@ def _list(args: argparse.Namespace) -> None:
             ]
             for key, each in fastest.items()
         ]
-        titles = ("kernel", "shape", "CPU", "choice", "µs", "gain", "trials")
+        titles = ("kernel", "shape", "machine", "choice", "µs", "gain", "trials")
         console.show(console.figures(titles, rows, texts=4), "", _summary(found))
 
     command.require_stdout(show)

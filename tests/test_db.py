@@ -60,7 +60,7 @@ def test_list(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     damage(path)
     assert main(["db", "list", str(path)]) == 0
     title, row, _, last = capsys.readouterr().out.splitlines()
-    assert title.split() == ["kernel", "shape", "CPU", "choice", "µs", "gain", "trials"]
+    assert title.split() == ["kernel", "shape", "machine", "choice", "µs", "gain", "trials"]
     assert row.split()[0] == "Dense"
     assert "198 x 384 x 1536" in row
     assert row.split()[-5:] == ["method=lookup", "rows=3", "10.0", "2.00x", "3"]

@@ -16,12 +16,15 @@ from typing import Any
 import numpy as np
 
 from gsb_tvm.runtime.cuda.driver import CudaDevice
-from gsb_tvm.tuning.gpu_machine import GpuFunction, GpuMachine, GpuTensor
+from gsb_tvm.tuning.gpu_machine import Array, GpuFunction, GpuMachine, GpuTensor
 from gsb_tvm.tuning.gpus import Chip, chip_of, look, opened
 from gsb_tvm.tuning.isolation import TrialLost
 
 PREFIX = "gsb_tvm.gpu."
 """Begins the names of the functions."""
+
+LOST = "lost: "
+"""Begins what is said of an error that is no kernel's fault; RPC carries nothing but the words."""
 
 _LOOK_S = 60.0  # a driver may need long to wake up
 
@@ -33,11 +36,20 @@ class Service:
         self._device: CudaDevice | None = None
         self._functions: list[GpuFunction] = []
         self._tensors: list[GpuTensor] = []
+        self._arrays: list[Array] = []  # what each was made of
 
     def functions(self) -> dict[str, Callable[..., Any]]:
         """All that is offered, by name."""
-        offered = (self.chip, self.load, self.tensor, self.numpy, self.call, self.seconds)
-        return {PREFIX + each.__name__: each for each in offered}
+        offered = (
+            self.chip,
+            self.load,
+            self.tensor,
+            self.again,
+            self.numpy,
+            self.call,
+            self.seconds,
+        )
+        return {PREFIX + each.__name__: _marked(each) for each in offered}
 
     def _gpu(self) -> CudaDevice:
         if self._device is None:
@@ -59,8 +71,15 @@ class Service:
 
     def tensor(self, data: bytes, dtype: str, *shape: int) -> int:
         """Make a tensor of a shape."""
-        array = np.frombuffer(bytes(data), dtype).reshape(shape)
+        return self._tensor(np.frombuffer(bytes(data), dtype).reshape(shape))
+
+    def again(self, tensor: int) -> int:
+        """Make another tensor of what one was made of."""
+        return self._tensor(self._arrays[tensor])
+
+    def _tensor(self, array: Array) -> int:
         self._tensors.append(self._machine.tensor(array))
+        self._arrays.append(array)
         return len(self._tensors) - 1
 
     def numpy(self, tensor: int) -> bytearray:
@@ -76,6 +95,18 @@ class Service:
         every = [self._tensors[each] for each in tensors]
         sets = [every[at : at + width] for at in range(0, len(every), width)]
         return self._machine.seconds(self._functions[function], sets, calls)
+
+
+def _marked(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that says of an error where it is no kernel's fault."""
+
+    def call(*arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except TrialLost as err:
+            raise RuntimeError(f"{LOST}{err}") from err
+
+    return call
 
 
 def offer() -> None:

@@ -83,7 +83,8 @@ def gpu_here(profile: Profile) -> tuple[GpuHere, Chip]:
     with Isolation() as isolation:
         found = isolation.call(look, [], _LOOK)
     if isinstance(found, Failure):
-        raise UsageError(f"code for {profile.name} does not run here: {found.reason} {board}")
+        reason = found.reason.rstrip(".")
+        raise UsageError(f"code for {profile.name} does not run here: {reason}. {board}")
     if found.arch != profile.gpu.arch:
         raise UsageError(
             f"code for {profile.name} is not tuned here: the GPU is {found.text}. Take --target "

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gsb_tvm.tuning.farm import text
-from gsb_tvm.tuning.gpu_service import PREFIX
+from gsb_tvm.tuning.farm import Address, text
+from gsb_tvm.tuning.gpu_service import LOST, PREFIX
 from gsb_tvm.tuning.gpus import Chip
 from gsb_tvm.tuning.sessions import BoardLost, KernelFailed, Session
 
@@ -46,6 +46,10 @@ class RemoteGpuFunction:
 
 class RemoteGpu(Session):
     """A session on some board of a farm that runs kernels on the board's GPU."""
+
+    def __init__(self, tracker: Address, key: str, timeout_s: float, **options: Any) -> None:
+        super().__init__(tracker, key, timeout_s, **options)
+        self._sent: dict[int, tuple[int, NDArray[Any]]] = {}  # arrays, by their identity
 
     def unfit(self, arch: str) -> str:
         """Why the board does not run code for an architecture; "" where it does.
@@ -86,9 +90,13 @@ class RemoteGpu(Session):
         BoardLost
             The board went, or its GPU has no room.
         """
-        dtype = str(array.dtype)
-        number = self._ask("tensor", array.tobytes(), dtype, *array.shape)
-        return RemoteGpuTensor(int(number), array.shape, dtype)
+        dtype, known = str(array.dtype), self._sent.get(id(array))
+        if known is None:
+            number = int(self._ask("tensor", array.tobytes(), dtype, *array.shape))
+            self._sent[id(array)] = (number, array)
+        else:  # constants of each layer: the same, and so often through what may be a slow line
+            number = int(self._ask("again", known[0]))
+        return RemoteGpuTensor(number, array.shape, dtype)
 
     def numpy(self, tensor: RemoteGpuTensor) -> NDArray[Any]:
         """A copy of a tensor here.
@@ -128,12 +136,16 @@ class RemoteGpu(Session):
             with self.kernel():
                 return self.remote.get_function(PREFIX + name)(*arguments)
         except KernelFailed as err:
-            kind, _, what = str(err).partition(": ")
-            if kind == "TrialLost":
-                raise BoardLost(f"{text(self.board)}: {what}") from err
-            raise KernelFailed(what if kind == "TrialError" else str(err)) from err
+            if (what := str(err)).startswith(LOST):
+                raise BoardLost(f"{text(self.board)}: {what.removeprefix(LOST)}") from err
+            raise
 
     def _ask(self, name: str, *arguments: Any) -> Any:
         """What a function of the board's service returns, where no kernel is to blame."""
-        with self.guard():
-            return self.remote.get_function(PREFIX + name)(*arguments)
+        try:
+            with self.guard():
+                return self.remote.get_function(PREFIX + name)(*arguments)
+        except BoardLost as err:
+            if self.is_broken:
+                raise
+            raise BoardLost(str(err).replace(LOST, "", 1)) from err

@@ -119,9 +119,10 @@ def serve_arm(tracker: Address, key: str, port: int) -> Served:
     return Served(*board.command(_arguments(tracker, key, port)))
 
 
-def serve_gpu(tracker: Address, key: str, port: int, kernels: Path) -> Served:
+def serve_gpu(tracker: Address, key: str, port: int, kernels: Path, **settings: object) -> Served:
     """A board with a GPU of sm_90, whose driver is the stand-in and knows ``kernels``."""
-    return _device("serve", *_arguments(tracker, key, port), environment=environment(kernels))
+    found = environment(kernels, **settings)
+    return _device("serve", *_arguments(tracker, key, port), environment=found)
 
 
 def _device(*arguments: str, environment: dict[str, str] | None = None) -> Served:

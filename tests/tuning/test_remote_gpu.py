@@ -27,6 +27,7 @@ from tests.tuning.emulated import Known
 PORT = farms.PORT + 70
 PROFILE = resolve("cuda -arch=sm_90")
 ONES = np.ones(SIZE, np.int32)
+MEMORY = 16 << 20  # of the GPU, bytes
 
 
 @dataclass
@@ -56,7 +57,7 @@ def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
     address = ("127.0.0.1", PORT)
     with (
         farms.track(PORT, PORT) as tracker,
-        farms.serve_gpu(address, "gpu", PORT + 1, folder) as gpu,
+        farms.serve_gpu(address, "gpu", PORT + 1, folder, memory=MEMORY) as gpu,
         farms.serve(address, "cpu", PORT + 15) as cpu,
     ):
         for each in (tracker, gpu, cpu):
@@ -102,6 +103,30 @@ def test_an_endless_kernel_loses_its_session(farm: Farm) -> None:
     with pytest.raises(SessionExpired, match="took 10 s"), farm.place().open(10) as machine:
         machine.load(path)(machine.tensor(ONES), machine.tensor(0 * ONES))
     farms.registered(farm.tracker.address(), 2)
+
+
+def test_a_gpu_without_room_loses_the_trial(farm: Farm) -> None:
+    with farm.place().open(60) as machine:
+        with pytest.raises(BoardLost, match=r"127\.0\.0\.1:\d+: GPU 0 does not give"):
+            machine.tensor(np.zeros(MEMORY, np.uint8))
+        size = MEMORY // 2
+        while size > 256:  # until nothing is left for a kernel's own
+            try:
+                machine.tensor(np.zeros(size, np.uint8))
+            except BoardLost:
+                size //= 2
+        with pytest.raises(BoardLost, match=r"127\.0\.0\.1:\d+: GPU 0 does not give"):
+            machine.load(farm.kernel("rule"))
+
+
+def test_what_is_sent_once_is_there_again_as_it_was(farm: Farm) -> None:
+    with farm.place().open(60) as machine:
+        first, ones = machine.tensor(ONES), machine.tensor(0 * ONES)
+        machine.load(farm.kernel("spoils input"))(first, ones)
+        again = machine.tensor(ONES)
+        assert again.number != first.number
+        assert machine.numpy(first)[-1] == -1
+        np.testing.assert_array_equal(machine.numpy(again), ONES)
 
 
 def test_what_is_no_kernel_is_refused(farm: Farm, tmp_path: Path) -> None:
