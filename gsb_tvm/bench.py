@@ -19,6 +19,7 @@ def parser(prog: str) -> command.Parser:
     add("model", type=Path, metavar="MODEL", help="a compiled model (.so), or an ONNX file (.onnx)")
     command.add_inputs(made)
     command.add_threads(made)
+    command.add_gpu(made)
     add("--seconds", type=float, default=3.0, metavar="S", help="time to run for (default 3)")
     add("--runs", type=int, metavar="N", help="number of runs, instead of --seconds")
     add("--batch", type=int, metavar="N", help="images of a run, where the batch is open")
@@ -46,11 +47,11 @@ def _execute(args: argparse.Namespace, target: Sequence[str] | None) -> int:
     from gsb_tvm.step_work import work_of
 
     check_threads(args.threads)
-    plan = Plan(args.threads, args.seconds, args.runs, args.warmup)
+    plan = Plan(args.threads, args.seconds, args.runs, args.warmup, args.gpu)
     with _compiled(args, target) as path:
         batch = None if _is_onnx(args) else args.batch
-        model = loaded(path, plan.threads, args.input, batch)
-        whole = model.module.whole(model.arrays) if args.profile else None
+        model = loaded(path, plan, args.input, batch)
+        whole = model.on_cpu().whole(model.arrays) if args.profile else None
         works = [] if whole is None else work_of(whole, str(args.model))
         figures = measure(model, plan, path.stat().st_size)
         if args.profile:
@@ -91,10 +92,13 @@ def _compiled(args: argparse.Namespace, target: Sequence[str] | None) -> Iterato
     from gsb_tvm import console
     from gsb_tvm.driver import compile_model
     from gsb_tvm.options import Options
+    from gsb_tvm.runtime.cuda.driver import CudaDevice
     from gsb_tvm.runtime.outfile import scratch_folder
     from gsb_tvm.targets import missing_here
 
     profile = resolve(["native"] if target is None else target)
+    if profile.gpu is not None:
+        CudaDevice(args.gpu or 0)  # before the work of compiling: there may be none
     if lacks := missing_here(profile):
         raise UsageError(
             f"{profile.name}: this machine lacks {', '.join(lacks)}, so nothing can be timed on it."

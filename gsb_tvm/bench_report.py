@@ -29,21 +29,26 @@ def show(figures: Figures) -> None:
 
 def _pairs(figures: Figures) -> list[tuple[str, str]]:
     memory, count = figures.memory, console.count
+    gpu = figures.target.gpu
     preempted = f"{figures.preempted} preempted"
     if figures.preempted and figures.quiet_ms is not None:
         preempted += f", median of the others {_time(figures.quiet_ms)}"
     threads = f"{figures.threads} thread{'' if figures.threads == 1 else 's'}"
     parts = f" ({' + '.join(map(str, figures.batches))})" if len(figures.batches) > 1 else ""
+    queued = "" if figures.queued_ms is None else f"; {_time(figures.queued_ms)} each when queued"
+    how = "inputs and outputs on the GPU" if gpu else threads
     found = [
-        ("model", f"{figures.model}, for {figures.target.cpu}, {count(memory.file)}B"),
+        ("model", f"{figures.model}, for {gpu or figures.target.cpu}, {count(memory.file)}B"),
         ("load", f"{_time(figures.load_ms)}, then the first run {_time(figures.first_ms)}"),
         (
             "memory",
-            f"{count(memory.added)}B for the model, {count(memory.call)}B of it for a call; "
+            f"{count(memory.call)}B on the GPU for a call; {count(memory.resident)}B here in all"
+            if gpu
+            else f"{count(memory.added)}B for the model, {count(memory.call)}B of it for a call; "
             f"{count(memory.resident)}B in all",
         ),
-        ("runs", f"{figures.runs} after {figures.warmup} to warm up, {threads}; {preempted}"),
-        ("rate", f"{figures.images_per_s:,.1f} images/s, {figures.images} a run{parts}"),
+        ("runs", f"{figures.runs} after {figures.warmup} to warm up, {how}; {preempted}"),
+        ("rate", f"{figures.images_per_s:,.1f} images/s, {figures.images} a run{parts}{queued}"),
         ("spread", f"{figures.latency_ms.spread:.1%} of the median between the quartiles"),
     ]
     if figures.profile is not None:

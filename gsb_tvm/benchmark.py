@@ -1,8 +1,10 @@
 """Timing a compiled model as a whole: how it loads, how it runs, what memory it takes."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from math import ceil
 from pathlib import Path
 
 import msgspec
@@ -10,11 +12,14 @@ import numpy as np
 
 from gsb_tvm.dialect.errors import UsageError
 from gsb_tvm.inputs import read_inputs
+from gsb_tvm.loading import load
 from gsb_tvm.profiling import Breakdown, breakdown, sample
 from gsb_tvm.runtime.arrays import Array
 from gsb_tvm.runtime.batches import sized
+from gsb_tvm.runtime.cuda.launching import Resident
+from gsb_tvm.runtime.cuda.session import CudaModule
 from gsb_tvm.runtime.metadata import Metadata, Target, Tensor
-from gsb_tvm.runtime.session import Module, load
+from gsb_tvm.runtime.session import Module
 from gsb_tvm.runtime.timing import Latency, latency, resident_bytes, timed
 from gsb_tvm.step_work import Work
 from gsb_tvm.targets import resolve
@@ -28,12 +33,18 @@ class Plan:
     seconds: float
     runs: int | None
     warmup: int
+    gpu: int | None = None
+
+
+# Calls of a GPU that are waited for together last so long, beside which the wait is little.
+_BURST_SECONDS = 0.05
 
 
 class MemoryUse(msgspec.Struct, frozen=True):
     """Bytes: of the file, what a call needs beside it, what loading and running it added in RAM.
 
-    ``resident`` is what the whole process has in RAM, Python and NumPy included.
+    ``resident`` is what the whole process has in RAM, Python and NumPy included. What a call needs
+    is in the GPU's memory where it runs there.
     """
 
     file: int
@@ -45,6 +56,8 @@ class MemoryUse(msgspec.Struct, frozen=True):
 class Figures(msgspec.Struct, frozen=True):
     """What was measured; times in milliseconds.
 
+    A run on a GPU finds its inputs there, leaves its outputs there, and is waited for.
+
     Attributes
     ----------
     images, batches
@@ -55,6 +68,8 @@ class Figures(msgspec.Struct, frozen=True):
         other runs; None where there are none.
     load_ms, first_ms
         Loading the artefact, and its first run, whose constants come from the file.
+    queued_ms
+        A run on a GPU among many that are waited for together, by which ``images_per_s`` counts.
     """
 
     model: str
@@ -71,6 +86,7 @@ class Figures(msgspec.Struct, frozen=True):
     latency_ms: Latency
     images_per_s: float
     memory: MemoryUse
+    queued_ms: float | None = None
     profile: Breakdown | None = None
 
 
@@ -78,14 +94,29 @@ class Figures(msgspec.Struct, frozen=True):
 class Loaded:
     """A model in memory that has run once."""
 
-    module: Module
+    module: Module | CudaModule
     arrays: list[Array]
     load_s: float
     first_s: float
     added_bytes: int
 
+    def on_cpu(self) -> Module:
+        """The model, whose steps can be timed.
 
-def loaded(path: Path, threads: int, inputs: Sequence[str], batch: int | None = None) -> Loaded:
+        Raises
+        ------
+        UsageError
+            It is for a GPU.
+        """
+        if isinstance(self.module, CudaModule):
+            raise UsageError(
+                f"{self.module.metadata.model.name}: --profile times steps on a CPU, and those of "
+                f"{self.module.metadata.target.gpu} overlap. Leave it out, or use NVIDIA's ncu."
+            )
+        return self.module
+
+
+def loaded(path: Path, plan: Plan, inputs: Sequence[str], batch: int | None = None) -> Loaded:
     """Load an artefact and run it once.
 
     Parameters
@@ -99,11 +130,11 @@ def loaded(path: Path, threads: int, inputs: Sequence[str], batch: int | None = 
     Raises
     ------
     ArtefactError, UsageError
-        As for :func:`gsb_tvm.runtime.session.load` and a call.
+        As for :func:`gsb_tvm.loading.load` and a call.
     """
     before = resident_bytes()
     start = time.perf_counter()
-    module = load(path, threads)
+    module = load(path, plan.threads, plan.gpu)
     load_s = time.perf_counter() - start
     arrays = module.inputs(read_inputs(inputs, _specs(module.metadata, batch)))
     start = time.perf_counter()
@@ -128,9 +159,13 @@ def _specs(metadata: Metadata, batch: int | None) -> tuple[Tensor, ...]:
 def measure(model: Loaded, plan: Plan, file_bytes: int) -> Figures:
     """Warm up, then time runs of the whole model."""
     module, arrays = model.module, model.arrays
+    resident = module.resident(arrays) if isinstance(module, CudaModule) else None
+    run: Callable[[], object] = resident.run if resident else partial(module.run, arrays)
     for _ in range(plan.warmup):
-        module.run(arrays)
-    found = timed(lambda: module.run(arrays), seconds=plan.seconds, runs=plan.runs)
+        run()
+    found = timed(run, seconds=plan.seconds, runs=plan.runs)
+    run_s = float(found.seconds.mean())
+    queued_s = None if resident is None else _queued(resident, plan, run_s)
     metadata = module.metadata
     images = arrays[0].shape[0] if arrays and arrays[0].ndim else 1
     quiet = found.seconds[~found.preempted]
@@ -147,19 +182,34 @@ def measure(model: Loaded, plan: Plan, file_bytes: int) -> Figures:
         load_ms=model.load_s * 1e3,
         first_ms=model.first_s * 1e3,
         latency_ms=latency(found.seconds),
-        images_per_s=images * len(found.seconds) / float(found.seconds.sum()),
+        images_per_s=images / (queued_s or run_s),
         memory=MemoryUse(
             file=file_bytes,
             call=metadata.call_bytes(plan.threads),
             added=model.added_bytes,
             resident=resident_bytes(),
         ),
+        queued_ms=None if queued_s is None else queued_s * 1e3,
     )
+
+
+def _queued(call: Resident, plan: Plan, run_s: float) -> float:
+    """Median of the seconds of a call among many that are waited for together."""
+    calls = ceil(_BURST_SECONDS / run_s)
+
+    def burst() -> None:
+        for _ in range(calls):
+            call.start()
+        call.wait()
+
+    found = timed(burst, seconds=plan.seconds, runs=plan.runs)
+    return float(np.median(found.seconds)) / calls
 
 
 def profiled(model: Loaded, plan: Plan, works: Sequence[Work], *, has_limit: bool) -> Breakdown:
     """Time the steps, whose work is ``works``; what the machine can do at best before and after."""
-    metadata = model.module.metadata
+    module = model.on_cpu()
+    metadata = module.metadata
     ideal: Sequence[float | None] = [None] * len(works)
     if has_limit:
         from gsb_tvm.limits import prepared  # imports TVM
@@ -167,9 +217,9 @@ def profiled(model: Loaded, plan: Plan, works: Sequence[Work], *, has_limit: boo
         limits = prepared(works, resolve(metadata.target.text), plan.threads)
         limits.measure()
     for _ in range(plan.warmup):
-        model.module.run(model.arrays)
-    samples = sample(model.module, model.arrays, seconds=plan.seconds, runs=plan.runs)
+        module.run(model.arrays)
+    samples = sample(module, model.arrays, seconds=plan.seconds, runs=plan.runs)
     if has_limit:
         limits.measure()
         ideal = limits.ideal_seconds(works)
-    return breakdown(model.module.whole(model.arrays), works, samples, ideal)
+    return breakdown(module.whole(model.arrays), works, samples, ideal)

@@ -54,6 +54,13 @@ def add_threads(parser: Parser) -> None:
     )
 
 
+def add_gpu(parser: Parser) -> None:
+    """Add the option that says which GPU runs an artefact that is made for one."""
+    parser.add_argument(
+        "--gpu", type=int, metavar="N", help="that runs an artefact for GPUs (default 0)"
+    )
+
+
 def batches(text: str) -> tuple[int, ...]:
     """Read the value of ``--batch``: one number, or several between commas."""
     words = text.split(",")

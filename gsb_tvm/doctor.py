@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m gsb_tvm.docto
 
 
 def _execute() -> int:
-    findings = [*_packages(), *_linkers(), *_emulators(), *_tiles()]
+    findings = [*_packages(), *_linkers(), *_emulators(), *_tiles(), _nvrtc(), *_gpus()]
     command.require_stdout(lambda: _show(findings))
     broken = any(finding.needed and not finding.ok for finding in findings)
     return int(ExitCode.TOOLCHAIN if broken else ExitCode.OK)
@@ -102,6 +102,32 @@ def _tiles() -> list[Finding]:
         text = f"refused by Linux ({refused}); code for this machine is made without it"
         return [Finding("AMX", text, ok=False)]
     return [Finding("AMX", "granted by Linux", ok=True)] if tile_features(host().features) else []
+
+
+def _nvrtc() -> Finding:
+    from gsb_tvm.runtime.cuda.nvrtc import supported, version
+
+    try:
+        known = [f"sm_{number}" for number in supported()]
+        return Finding("NVRTC", f"{version()}, for {known[0]} to {known[-1]}", ok=True)
+    except GsbError:
+        text = 'not installed; for code for GPUs: pip install "gsb-tvm[cuda]"'
+        return Finding("NVRTC", text, ok=False)
+
+
+def _gpus() -> list[Finding]:
+    """The driver and the GPUs that it knows; nothing here needs them but to run on them."""
+    from gsb_tvm.runtime.cuda.api import Driver
+
+    try:
+        driver = Driver()
+        found = [Finding("CUDA driver", f"for CUDA {driver.version()}", ok=True)]
+        for number in range(driver.count()):
+            arch = "sm_{}{}".format(*driver.capability(number))
+            found.append(Finding(f"GPU {number}", f"{driver.name(number)}, {arch}", ok=True))
+        return found
+    except GsbError as err:
+        return [Finding("CUDA driver", f"only for running on GPUs: {err}", ok=False)]
 
 
 def _show(findings: Sequence[Finding]) -> None:

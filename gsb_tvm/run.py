@@ -19,6 +19,7 @@ def parser(prog: str) -> command.Parser:
     add("artefact", type=Path, metavar="ARTEFACT", help="a compiled model (.so)")
     command.add_inputs(made)
     command.add_threads(made)
+    command.add_gpu(made)
     add("-o", "--output", type=Path, metavar="OUT.npz", help="write all outputs, by name")
     return made
 
@@ -30,9 +31,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m gsb_tvm.run")
 
 def _execute(args: argparse.Namespace) -> int:
     from gsb_tvm.inputs import read_inputs
-    from gsb_tvm.runtime.session import load
+    from gsb_tvm.loading import load
 
-    module = load(args.artefact, args.threads)
+    module = load(args.artefact, args.threads, args.gpu)
     result = module(read_inputs(args.input, module.metadata.program.inputs))
     names = [spec.name for spec in module.metadata.program.outputs]
     outputs = result if isinstance(result, dict) else {names[0]: result}

@@ -24,6 +24,7 @@ def parser(prog: str) -> command.Parser:
     add("--batch", type=int, metavar="N", help="only the program for N (default: all)")
     add("--samples", type=int, default=8, metavar="N", help="inputs to compare (default 8)")
     add("--seed", type=int, default=0, metavar="N", help="of the inputs (default 0)")
+    command.add_gpu(made)
     add("--json", action="store_true", help="print one JSON object on standard output")
     return made
 
@@ -34,12 +35,12 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m gsb_tvm.verif
 
 
 def _execute(args: argparse.Namespace) -> int:
-    from gsb_tvm.runtime.session import load
+    from gsb_tvm.loading import load
     from gsb_tvm.verification import Check, compare, reference_of, verdict
 
     if args.samples < 1 or args.seed < 0:
         raise UsageError("--samples must be at least 1 and --seed at least 0.")
-    module = load(args.artefact)
+    module = load(args.artefact, gpu=args.gpu)
     checks = []
     for program in _wanted(module.metadata, args.batch):
         reference = reference_of(args.model, program.batch or args.batch)

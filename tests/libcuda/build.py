@@ -15,6 +15,7 @@ STAND_IN_SAY      if set, each refusal is explained on standard error
 "kernels", "copies", "fills" and "launched" graphs there were.
 """
 
+import ctypes.util
 import hashlib
 import os
 import subprocess
@@ -22,9 +23,16 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+import pytest
+
 HERE = Path(__file__).parent
 _COMMAND = ["g++", "-std=c++17", "-shared", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra"]
 _COMMAND += ["-Werror", "-Wl,-soname,libcuda.so.1", "libcuda.cpp", "-ldl", "-o"]
+
+without_driver = pytest.mark.skipif(
+    ctypes.util.find_library("cuda") is not None, reason="this machine has NVIDIA's driver"
+)
+"""Of tests of what is said where there is none."""
 
 
 @cache
@@ -46,7 +54,20 @@ def driver() -> Path:
 
 def environment(kernels: Path, **settings: object) -> dict[str, str]:
     """Of a process that has a GPU: ``arch=80`` sets ``STAND_IN_ARCH``, and so on."""
-    chosen = {f"STAND_IN_{name.upper()}": str(value) for name, value in settings.items()}
     found = os.environ.get("LD_LIBRARY_PATH")
     path = f"{driver()}:{found}" if found else str(driver())
-    return {**os.environ, "LD_LIBRARY_PATH": path, "STAND_IN_KERNELS": str(kernels), **chosen}
+    return {**os.environ, "LD_LIBRARY_PATH": path, **_settings(kernels, **settings)}
+
+
+def attaching(kernels: Path, **settings: object) -> str:
+    """Python code that gives a GPU to a process that has started, before it asks for one."""
+    return (
+        "import ctypes, os\n"
+        f"os.environ.update({_settings(kernels, **settings)!r})\n"
+        f"ctypes.CDLL({str(driver() / 'libcuda.so.1')!r}, ctypes.RTLD_GLOBAL)\n"
+    )
+
+
+def _settings(kernels: Path, **settings: object) -> dict[str, str]:
+    chosen = {f"STAND_IN_{name.upper()}": str(value) for name, value in settings.items()}
+    return {"STAND_IN_KERNELS": str(kernels), **chosen}

@@ -1,6 +1,5 @@
 """The driver as sessions use it, on the stand-in for NVIDIA's (tests/libcuda)."""
 
-import ctypes.util
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 
 from gsb_tvm.dialect.errors import ArtefactError, GpuError, UsageError
 from gsb_tvm.runtime.cuda.driver import CopyNode, CudaDevice, LaunchNode
+from tests.libcuda.build import without_driver
 from tests.libcuda.process import call, count
 
 SOURCE = """
@@ -228,7 +228,7 @@ def test_the_recording_of_a_stream(kernels, blocking):
     call(is_recorded, kernels, blocking, kernels=kernels, arch=80)
 
 
-@pytest.mark.skipif(ctypes.util.find_library("cuda") is not None, reason="there is a driver")
+@without_driver
 def test_no_driver():
-    with pytest.raises(UsageError, match="a GPU is needed, and there is none to use"):
+    with pytest.raises(UsageError, match="a GPU is needed, and there is no driver"):
         CudaDevice(0)

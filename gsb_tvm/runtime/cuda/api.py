@@ -4,6 +4,8 @@ from typing import Any
 
 from gsb_tvm.dialect.errors import GpuError, UsageError
 
+_WAY_OUT = "Run it on a machine with an NVIDIA GPU and its driver."
+
 
 class Driver:
     """The driver of this machine; ``api`` has its functions, each of which answers for :meth:`do`.
@@ -25,11 +27,12 @@ class Driver:
         self.api = driver
         try:
             self.do(driver.cuInit(0))
-        except RuntimeError as err:  # the bindings' own, too: there is no library of that name
+        except GpuError as err:
             raise UsageError(
-                f"a GPU is needed, and there is none to use ({err}). "
-                "Run it on a machine with an NVIDIA GPU and its driver."
+                f"a GPU is needed, and there is none to use ({err}). {_WAY_OUT}"
             ) from err
+        except RuntimeError as err:  # the bindings': no library of the driver's name that it loads
+            raise UsageError(f"a GPU is needed, and there is no driver. {_WAY_OUT}") from err
 
     def do(self, answer: tuple[Any, ...]) -> Any:
         """The value of an answer; None where there is none.
@@ -59,7 +62,8 @@ class Driver:
     def name(self, ordinal: int) -> str:
         """What NVIDIA calls a GPU."""
         device = self.do(self.api.cuDeviceGet(ordinal))
-        return str(self.do(self.api.cuDeviceGetName(256, device)).partition(b"\0")[0].decode())
+        text = self.do(self.api.cuDeviceGetName(256, device))
+        return str(text.partition(b"\0")[0].decode())
 
     def capability(self, ordinal: int) -> tuple[int, int]:
         """Compute capability of a GPU."""

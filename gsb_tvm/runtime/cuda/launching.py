@@ -1,7 +1,7 @@
 """Calls of programs on a GPU: as graphs, of which a call changes only what touches its tensors."""
 
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +34,19 @@ class Room:
         if known is None or known.size < size:
             known = self.staged[number] = Held(device, size)
         return known.pointer
+
+
+@dataclass(frozen=True)
+class Resident:
+    """A call whose tensors are on the GPU: ``start`` puts it into a stream, ``wait`` waits."""
+
+    start: Callable[[], None]
+    wait: Callable[[], None]
+
+    def run(self) -> None:
+        """Run once."""
+        self.start()
+        self.wait()
 
 
 class Launcher:

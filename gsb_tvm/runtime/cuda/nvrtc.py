@@ -122,6 +122,11 @@ def supported() -> list[int]:
     return [int(each) for each in found[-1]]
 
 
+def version() -> str:
+    """NVRTC's; raises as :func:`compile_source` where it is not installed."""
+    return _version(_nvrtc())
+
+
 _FUNCTION = re.compile(r"Compiling entry function '(\w+)' for")
 _STACK = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 _USED = re.compile(r"Used (\d+) registers")

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,16 @@ import numpy as np
 from gsb_tvm.dialect.errors import ArtefactError, UsageError
 from gsb_tvm.runtime import metadata as meta
 from gsb_tvm.runtime.arguments import ordered
+from gsb_tvm.runtime.arrays import Array
 from gsb_tvm.runtime.batches import cut, fit_together, sized
 from gsb_tvm.runtime.cuda import tensors
 from gsb_tvm.runtime.cuda.driver import CudaDevice, Device, Pointer, Stream
-from gsb_tvm.runtime.cuda.launching import Held, Launcher, Room, size_of
+from gsb_tvm.runtime.cuda.launching import Held, Launcher, Resident, Room, size_of
 from gsb_tvm.runtime.cuda.symbols import cubin_symbol, ptx_symbol, section_of
 from gsb_tvm.runtime.sections import Contents, find_section
 from gsb_tvm.targets.gpus import capability
+
+_DEFAULT: Stream = 0
 
 
 class CudaModule:
@@ -98,10 +102,7 @@ class CudaModule:
         ]
         if results is None:
             found: list[Any] = [np.empty(tuple(s.shape), s.dtype) for s in outputs]
-            written = [
-                room.stage(self._device, number, array.nbytes)
-                for number, array in enumerate(found, len(inputs))
-            ]
+            written = self._staged(outputs, len(inputs), room)
         else:
             found, written = results, self._written(results, outputs, handle)
         self._run(programs, read, written, handle, room, is_recorded=is_recorded)
@@ -113,6 +114,36 @@ class CudaModule:
         if len(found) == 1:
             return found[0]
         return dict(zip([spec.name for spec in outputs], found, strict=True))
+
+    def inputs(self, *args: Any, **named: Any) -> list[Array]:
+        """Arrays for :meth:`run` from arrays that a call takes, checked as there."""
+        values = ordered([spec.name for spec in self.metadata.program.inputs], args, named)
+        _, specs, _ = self._shapes(values)
+        return [tensors.on_host(value, spec) for value, spec in zip(values, specs, strict=True)]
+
+    def run(self, inputs: Sequence[Array]) -> list[Any]:
+        """Run on arrays in the order of the model's inputs, and wait for the outputs."""
+        found = self(*inputs)
+        return list(found.values()) if isinstance(found, dict) else [found]
+
+    def programs(self, inputs: Sequence[Array]) -> list[meta.Program]:
+        """Programs that compute a call on ``inputs``, in the order of the batch."""
+        return self._shapes(inputs)[0]
+
+    def resident(self, inputs: Sequence[Array]) -> Resident:
+        """A call on ``inputs``, which are copied to the GPU only now; outputs stay there.
+
+        It is of the calling thread, and until the thread's next call.
+        """
+        programs, specs, outputs = self._shapes(inputs)
+        room, stream = self._room(_DEFAULT), _DEFAULT
+        read = [
+            self._input(number, value, spec, stream, room)
+            for number, (value, spec) in enumerate(zip(inputs, specs, strict=True))
+        ]
+        written = self._staged(outputs, len(read), room)
+        start = partial(self._run, programs, read, written, stream, room, is_recorded=False)
+        return Resident(start, partial(self._device.synchronize, stream))
 
     def save(self, path: str | Path) -> None:
         """Write the artefact to ``path`` and its metadata beside it.
@@ -149,6 +180,13 @@ class CudaModule:
         pointer = room.stage(self._device, number, array.nbytes)
         self._device.upload(pointer, array, stream)
         return pointer
+
+    def _staged(self, outputs: Sequence[meta.Tensor], first: int, room: Room) -> list[Pointer]:
+        """Places on the GPU for outputs, of which the first is tensor ``first`` of the call."""
+        return [
+            room.stage(self._device, number, size_of(spec))
+            for number, spec in enumerate(outputs, first)
+        ]
 
     def _written(
         self, results: Sequence[Any], outputs: Sequence[meta.Tensor], stream: Stream
@@ -253,5 +291,8 @@ def load_cuda(path: str | Path, device: int | Device = 0) -> CudaModule:
             f"{path}: the metadata is damaged (its programs do not fit together). "
             "Compile the model again."
         )
-    opened = CudaDevice(device) if isinstance(device, int) else device
+    try:
+        opened = CudaDevice(device) if isinstance(device, int) else device
+    except UsageError as err:
+        raise UsageError(f"{path}: made for {metadata.target.gpu}: {err}") from err
     return CudaModule(metadata, data, opened, str(path))
