@@ -1,8 +1,11 @@
 """Which kernels are checked on a GPU: all families, awkward and real shapes, several choices."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from tvm.ir import save_json
 
 from gsb_tvm.dialect.bits import Rows
 from gsb_tvm.dialect.specs import (
@@ -23,6 +26,7 @@ from gsb_tvm.schedules import families
 from gsb_tvm.schedules.choices import Value
 from gsb_tvm.targets import Profile
 from tests.gpu.widening import times
+from tests.schedules.cuda.test_float import CASES, CHOSEN
 
 _FEW = 2  # choices of an awkward shape beside the rule's
 _COMPARED = {1: 4, 64: 0, 256: 4}
@@ -44,6 +48,22 @@ class Planned:
     choice: dict[str, Value]
     is_rule: bool
     is_small: bool
+
+
+@dataclass(frozen=True)
+class PlannedFloat:
+    """A float operator to compile; ``source`` is its unscheduled PrimFunc as TVM saves it."""
+
+    name: str
+    source: str
+
+
+def planned_floats() -> Iterator[PlannedFloat]:
+    """Each way of each rule for float operators."""
+    for name in CHOSEN:
+        for number, func in enumerate(CASES[name]()):
+            words = re.sub(r"[^a-z0-9]+", "-", name)
+            yield PlannedFloat(f"float-{words}.{number}", save_json(func))
 
 
 def to_floats(rows: Rows, activation: Kind, columns: int, weight: Kind = Kind.SIGN) -> Dense:

@@ -10,8 +10,8 @@ from gsb_tvm.dialect.specs import Kind, ValuePlanes
 from gsb_tvm.runtime import metadata as meta
 from gsb_tvm.schedules import families
 from gsb_tvm.targets import resolve
-from tests.gpu import prepare
-from tests.gpu.cases import Planned
+from tests.gpu import compiling
+from tests.gpu.cases import Planned, planned_floats
 from tests.gpu.folder import CONTENTS, LIMITS, Case, Contents
 from tests.gpu.widening import times
 from tests.libcuda.emulations import emulating
@@ -36,22 +36,23 @@ def emulations(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory, emulations: Path) -> Path:
-    """One kernel, for three times as many images as are drawn."""
+    """A packed kernel, for three times as many images as are drawn, and a float one."""
     made = tmp_path_factory.mktemp("gpu")
     (made / "kernels").mkdir()
     wide = times(SPEC, 3)
     wanted = Planned("values.0", SPEC, wide, families.rule(wide, SM_90), True, True)
-    with emulating(emulations, prepare):
-        case = prepare.kernel(made, wanted, ARCH)
-        (made / LIMITS).write_bytes(prepare.compile_source(NOTHING, ARCH).cubin)
-    found = Contents(arch=ARCH, versions=meta.versions(), cases=(case,), models=())
+    floats = next(each for each in planned_floats() if "layer-norm" in each.name)
+    with emulating(emulations, compiling):
+        cases = tuple(compiling.kernel(made, each, ARCH) for each in (wanted, floats))
+        (made / LIMITS).write_bytes(compiling.compile_source(NOTHING, ARCH).cubin)
+    found = Contents(arch=ARCH, versions=meta.versions(), cases=cases, models=())
     (made / CONTENTS).write_bytes(msgspec.json.encode(found))
     return made
 
 
 @pytest.fixture(scope="session")
 def case(folder: Path) -> Case:
-    """The kernel."""
+    """The packed kernel."""
     return msgspec.json.decode((folder / CONTENTS).read_bytes(), type=Contents).cases[0]
 
 

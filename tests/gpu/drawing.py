@@ -1,7 +1,8 @@
 """What kernels and models are checked on: drawn from seeds, so that nothing of it is carried."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from gsb_tvm.runtime import metadata as meta
 from gsb_tvm.runtime.batches import sized
 from gsb_tvm.runtime.verify import draw
 from gsb_tvm.tuning.samples import Sample, sample
-from tests.gpu.folder import Case, Reference
+from tests.gpu.folder import Case, Reference, stored
 from tests.gpu.widening import widened
 
 Array = NDArray[Any]
@@ -28,9 +29,21 @@ def samples(drawn: str) -> list[Sample]:
     return [sample(spec, np.random.default_rng(0), zeros=zeros) for zeros in (False, True)]
 
 
-def samples_of(case: Case, drawn: Sequence[Sample]) -> list[Sample]:
-    """The samples of a kernel from those of fewer images."""
-    return [widened(each, decode(case.drawn), decode(case.spec)) for each in drawn]
+def samples_of(folder: Path, case: Case, drawn: Callable[[str], Sequence[Sample]]) -> list[Sample]:
+    """Samples of a kernel: those stored, or those of fewer images, which ``drawn`` gives."""
+    if not case.spec:
+        return [_stored(folder, case)]
+    few, all_of_them = decode(case.drawn), decode(case.spec)
+    return [widened(each, few, all_of_them) for each in drawn(case.drawn)]
+
+
+def _stored(folder: Path, case: Case) -> Sample:
+    arrays = np.load(stored(folder, case))
+    inputs, outputs = (
+        [arrays[name] for name in arrays.files if name.startswith(kind)]
+        for kind in ("input", "output")
+    )
+    return Sample(inputs, outputs, [None] * len(outputs), case.tolerance, case.edges)
 
 
 def images(spec: meta.Tensor, reference: Reference) -> list[Array]:

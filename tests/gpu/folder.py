@@ -1,9 +1,9 @@
 """What is carried to a machine with a GPU: written by ``prepare``, read by the stages.
 
-``contents.json`` lists it. Each kernel is a cubin of its own, ``kernels/<name>.cubin``; each
-model an artefact, ``<name>.so``, beside the outputs of its CPU's artefact, ``<name>.npz``;
-``limits.cubin`` holds the loops of :mod:`benchmarks.gpu.limits`, and ``site`` packages that such a
-machine lacks.
+``contents.json`` lists it. Each kernel is a cubin of its own, ``kernels/<name>.cubin``, beside
+inputs and outputs where no oracle knows them. Each model is an artefact, ``<name>.so``, beside the
+outputs of its CPU's artefact, ``<name>.npz``. ``limits.cubin`` holds the loops of
+:mod:`benchmarks.gpu.limits`, and ``site`` packages that such a machine lacks.
 
 Nothing here and nothing that is imported here needs TVM.
 """
@@ -28,7 +28,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     Attributes
     ----------
     spec
-        Of the kernel, as :func:`gsb_tvm.dialect.specs.encode` writes it.
+        Of the kernel, as :func:`gsb_tvm.dialect.specs.encode` writes it; empty of a float one,
+        whose inputs and outputs are stored.
     drawn
         The same of fewer images: those that are drawn. The kernel's are these, again and again.
     choice
@@ -38,17 +39,21 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         is scratch, then what is zero before and behind it.
     is_small
         Whether it takes milliseconds on a GPU that is watched.
+    tolerance, edges
+        As in :class:`gsb_tvm.tuning.samples.Sample`, of stored outputs.
     """
 
     name: str
-    spec: str
-    drawn: str
-    choice: dict[str, int | float | str]
-    is_rule: bool
+    spec: str = ""
+    drawn: str = ""
+    choice: dict[str, int | float | str] = {}
+    is_rule: bool = True
     launches: tuple[meta.Launch, ...]
     scratch_bytes: int
     state_bytes: int
-    is_small: bool
+    is_small: bool = True
+    tolerance: float = 0.0
+    edges: float = 0.0
 
     @property
     def functions(self) -> set[str]:
@@ -111,6 +116,11 @@ def contents(folder: Path) -> Contents:
 def cubin(folder: Path, case: Case) -> Path:
     """Machine code of a case."""
     return folder / "kernels" / f"{case.name}.cubin"
+
+
+def stored(folder: Path, case: Case) -> Path:
+    """Inputs and outputs of a float case."""
+    return folder / "kernels" / f"{case.name}.npz"
 
 
 def artefact(folder: Path, model: Model) -> Path:

@@ -17,8 +17,8 @@ from tests.gpu.stages import Check
 _MOST_WORKERS = 12
 _RUNS = 3  # on the same inputs: threads that race do not always differ
 
-Draw = Callable[[Case], Sequence[Sample]]
-"""Samples of a case's few images."""
+Draw = Callable[[str], Sequence[Sample]]
+"""Samples of an operator, given as text."""
 
 
 def units(folder: Path) -> list[str]:
@@ -53,7 +53,7 @@ def checking(
             device,
             case,
             functions,
-            samples_of(case, draw(case)),
+            samples_of(folder, case, draw),
             runs=1 if watched else runs,
             watched=watched,
         )
@@ -66,5 +66,6 @@ def drawn_aside(cases: Sequence[Case]) -> Draw:
     """Samples from other processes, each once for all kernels that take it, in order."""
     workers = max(1, min(_MOST_WORKERS, (os.cpu_count() or 1) - 1))
     pool = ProcessPoolExecutor(workers, get_context("fork"))
-    coming = {text: pool.submit(samples, text) for text in dict.fromkeys(c.drawn for c in cases)}
-    return lambda case: coming[case.drawn].result()
+    texts = dict.fromkeys(case.drawn for case in cases if case.spec)
+    coming = {text: pool.submit(samples, text) for text in texts}
+    return lambda text: coming[text].result()

@@ -12,9 +12,7 @@ import io
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -24,18 +22,15 @@ import gsb_tvm
 from benchmarks.gpu import limits
 from gsb_tvm.command import Parser, batches, run
 from gsb_tvm.dialect.errors import ExitCode, ToolchainError
-from gsb_tvm.dialect.specs import encode
 from gsb_tvm.driver import compile_model
 from gsb_tvm.models.demo import model_path
 from gsb_tvm.options import Options
 from gsb_tvm.runtime import metadata as meta
-from gsb_tvm.runtime.cuda.launches import Argument, Kernel, lower
-from gsb_tvm.runtime.cuda.nvrtc import compile_source
 from gsb_tvm.runtime.outfile import write_file
-from gsb_tvm.schedules import families
 from gsb_tvm.targets import resolve
 from tests.gpu import folder as layout
-from tests.gpu.cases import Planned, planned
+from tests.gpu.cases import planned, planned_floats
+from tests.gpu.compiling import kernels
 from tests.gpu.drawing import digest, images, nudged
 
 _SEED = 20
@@ -67,7 +62,8 @@ def execute(args: argparse.Namespace) -> int:
     if args.model is not None:
         models.append(model(args.folder, layout.DEIT_SMALL, args.model, args.batch, args.arch))
     write_file(args.folder / layout.LIMITS, limits.compiled(args.arch))
-    cases = kernels(args.folder, planned(resolve(f"cuda -arch={args.arch}")), args.arch, args.jobs)
+    wanted = [*planned(resolve(f"cuda -arch={args.arch}")), *planned_floats()]
+    cases = kernels(args.folder, wanted, args.arch, args.jobs)
     if args.site:
         packages(args.folder / layout.SITE, args.site)
     found = layout.Contents(
@@ -77,46 +73,6 @@ def execute(args: argparse.Namespace) -> int:
     size = sum(path.stat().st_size for path in args.folder.rglob("*") if path.is_file())
     print(f"{args.folder}: {len(cases)} kernels, {len(models)} models, {size / 1e6:.1f} MB")
     return int(ExitCode.OK)
-
-
-def kernels(folder: Path, wanted: Iterable[Planned], arch: str, jobs: int) -> list[layout.Case]:
-    """Compile kernels into the folder, several at once."""
-    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
-        made = [pool.submit(kernel, folder, each, arch) for each in wanted]
-        return [each.result() for each in made]
-
-
-def kernel(folder: Path, wanted: Planned, arch: str) -> layout.Case:
-    """Compile one kernel into the folder."""
-    profile = resolve(f"cuda -arch={arch}")
-    lowered = lower({"kernel": families.kernel(wanted.spec, profile, wanted.choice)}, profile)
-    made = lowered.kernels["kernel"]
-    case = layout.Case(
-        name=wanted.name,
-        spec=encode(wanted.spec),
-        drawn=encode(wanted.drawn),
-        choice=wanted.choice,
-        is_rule=wanted.is_rule,
-        launches=tuple(_launches(made)),
-        scratch_bytes=made.scratch_bytes,
-        state_bytes=made.state_bytes,
-        is_small=wanted.is_small,
-    )
-    write_file(layout.cubin(folder, case), compile_source(lowered.source, arch).cubin)
-    return case
-
-
-def _launches(made: Kernel) -> Iterable[meta.Launch]:
-    def place(argument: Argument) -> meta.Place:
-        if argument.kind == "tensor":
-            return meta.Place("input", argument.at)
-        return meta.Place(
-            "memory", argument.at + (made.scratch_bytes if argument.kind == "state" else 0)
-        )
-
-    for launch in made.launches:
-        arguments = tuple(map(place, launch.arguments))
-        yield meta.Launch(launch.function, launch.grid, launch.block, arguments, (0,))
 
 
 def model(

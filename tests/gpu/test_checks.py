@@ -14,8 +14,8 @@ from tests.gpu.rows import Row
 
 
 @pytest.fixture(scope="module")
-def drawn(case):
-    return samples_of(case, samples(case.drawn))
+def drawn(folder, case):
+    return samples_of(folder, case, samples)
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def functions(gpu, case):
 
 
 def test_a_right_kernel(folder, case, gpu):
-    check = checking(folder, {case.name: case}, gpu, lambda each: samples(each.drawn))
+    check = checking(folder, {case.name: case}, gpu, samples)
     assert list(check(case.name)) == [Row(case.name, "ok")]
     assert gpu.loaded[0][:4] == b"\x7fELF"
     assert not gpu.memory, "memory was not given back"

@@ -4,11 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
 from tests.gpu import prepare
+from tests.gpu.cases import planned, planned_floats
 from tests.gpu.folder import contents, cubin
 from tests.gpu.running import ROOT
 
@@ -83,13 +85,11 @@ def test_a_folder_that_is_none(tmp_path: Path):
 @pytest.mark.slow
 def test_prepare(tmp_path: Path, capsys, monkeypatch):
     """The whole folder, but for most of the kernels."""
-    monkeypatch.setattr(prepare, "planned", lambda profile: list(_planned(profile))[:2])
+    monkeypatch.setattr(prepare, "planned", lambda profile: islice(planned(profile), 1))
+    monkeypatch.setattr(prepare, "planned_floats", lambda: islice(planned_floats(), 1))
     assert prepare.main([str(tmp_path)]) == 0
     found = contents(tmp_path)
     assert [model.name for model in found.models] == ["demo"]
     assert all(cubin(tmp_path, case).read_bytes()[:4] == b"\x7fELF" for case in found.cases)
     assert "2 kernels, 1 models" in capsys.readouterr().out
     assert not list(tmp_path.glob("*-cpu*"))
-
-
-_planned = prepare.planned

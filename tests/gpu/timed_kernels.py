@@ -57,7 +57,7 @@ def _timed(
     folder: Path, cases: Sequence[Case], device: Device, clock: Clock, draw: Draw
 ) -> dict[str, Figures]:
     """Seconds of one call of each case, inputs in the caches as far as they fit."""
-    sample: Sample = samples_of(cases[0], draw(cases[0])[:1])[0]
+    sample: Sample = samples_of(folder, cases[0], lambda text: draw(text)[:1])[0]
     with ExitStack() as stack:
         runs = {}
         for case in cases:

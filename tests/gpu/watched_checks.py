@@ -27,4 +27,4 @@ def units(folder: Path) -> list[str]:
 def opened(folder: Path, _wanted: Sequence[str]) -> Check:
     """The GPU; samples are drawn here, for processes would be watched too."""
     cases = {case.name: case for case in contents(folder).cases}
-    return checking(folder, cases, Unset(0), lambda case: samples(case.drawn), watched=True)
+    return checking(folder, cases, Unset(0), samples, watched=True)
