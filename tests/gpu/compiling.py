@@ -16,7 +16,7 @@ from gsb_tvm.runtime.cuda.launches import Argument, Kernel, lower
 from gsb_tvm.runtime.cuda.nvrtc import compile_source
 from gsb_tvm.runtime.outfile import write_file
 from gsb_tvm.schedules import families
-from gsb_tvm.schedules.float.cuda import schedule
+from gsb_tvm.schedules.float import schedule
 from gsb_tvm.targets import Profile, resolve
 from gsb_tvm.tuning.workloads import Float
 from tests.gpu import folder as layout
