@@ -20,7 +20,7 @@ from tvm.script.ir_builder import tirx as T
 from gsb_tvm.dialect.bits import padded_tokens, words
 from gsb_tvm.dialect.specs import AttentionPlanes
 from gsb_tvm.schedules.attention_planes.cuda_scores import PER_WORD, Head, Scores
-from gsb_tvm.schedules.cuda.choosing import filling, methods
+from gsb_tvm.schedules.cuda.choosing import filling, method_by_word, methods
 from gsb_tvm.schedules.cuda.extremes import Extremes
 from gsb_tvm.schedules.cuda.floats import exp, larger
 from gsb_tvm.schedules.cuda.grid import (
@@ -53,7 +53,7 @@ class Parameters:
 
 def rule(spec: AttentionPlanes, profile: Profile) -> Parameters:
     """As many warps as leave a block for each multiprocessor."""
-    method = methods(profile)[0]
+    method = method_by_word(profile)
     held = int(words(spec.q.tokens) <= HELD)
     # Rows that are held take half of the registers of a multiprocessor's quarter, and counting by
     # words some more: with eight warps it would spill on sm_100.
@@ -161,8 +161,7 @@ class _Rows:
         groups = spec.q.groups
         first = bind((place.block[0] * parameters.warps + place.warp) * ROWS)
         self._at = Head(bind(place.block[1] // groups), bind(place.block[1] % groups), first)
-        tensor = parameters.method is Method.TENSOR
-        self._scores = Scores(spec, t, place, self._at, tensor)
+        self._scores = Scores(spec, t, place, self._at, parameters.method)
         self._scores.count_keys()
         self._count = words(spec.q.tokens)
         size = PER_WORD * (self._count if self._held else 1)

@@ -14,7 +14,7 @@ from gsb_tvm.dialect.specs import AttentionPlanes
 from gsb_tvm.schedules.attention_planes.scores import as_signs, flags
 from gsb_tvm.schedules.cuda.grid import Place, address, do, each, registers, shared, synchronize
 from gsb_tvm.schedules.cuda.terms import Form, Terms, terms
-from gsb_tvm.schedules.cuda.tile import Bits
+from gsb_tvm.schedules.cuda.tile import Bits, Method
 from gsb_tvm.schedules.vector import Buffer, Expr, bind, put
 
 STEP = 4  # words of a product of tensor cores
@@ -36,9 +36,9 @@ class Scores:
     """Products of a warp's queries with a word of keys."""
 
     def __init__(
-        self, spec: AttentionPlanes, t: dict[str, Buffer], place: Place, at: Head, tensor: bool
+        self, spec: AttentionPlanes, t: dict[str, Buffer], place: Place, at: Head, method: Method
     ) -> None:
-        self._spec, self._t, self._place, self._at, self._tensor = spec, t, place, at, tensor
+        self._spec, self._t, self._place, self._at, self._method = spec, t, place, at, method
         self._padded = padded_tokens(spec.q.tokens)
         self._words = words(spec.q.width)
         self._member, self._group = bind(place.lane % 4), bind(place.lane // 4)
@@ -88,7 +88,7 @@ class Scores:
     def _dot(self, form: Terms, word: Expr, counts: Buffer, first: int) -> None:
         for i in range(PER_WORD):
             put(counts, T.int32(0), first + i)
-        count = self._multiply if self._tensor else self._count
+        count = self._count if self._method is Method.POPCOUNT else self._multiply
         for pairs, is_negative in ((form.negative, True), (form.positive, False)):
             for of_q, of_k in pairs:
                 count(word, counts, first, Bits.of(form.a, of_q), Bits.of(form.b, of_k))
@@ -136,7 +136,7 @@ class Scores:
                 key = word * 32 + n * KEYS + self._group
                 put(b, self._fragment("k", step, key, of_k), 0)
                 d = address(counts, first + n * 4)
-                do("gsb_mma_128", d, address(a, 0), address(b, 0))
+                do(self._method.product(STEP), d, address(a, 0), address(b, 0))
 
     def _fragment(self, name: str, step: int, token: Expr, bits: Bits) -> Expr:
         """Word of this lane of a step; 0 behind the last."""

@@ -22,7 +22,7 @@ from gsb_tvm.schedules.attention_value.cuda_output import Output
 from gsb_tvm.schedules.attention_value.cuda_popcount import Lanes
 from gsb_tvm.schedules.attention_value.cuda_tensor import Fragments
 from gsb_tvm.schedules.attention_value.cuda_values import Values, Where
-from gsb_tvm.schedules.cuda.choosing import filling, methods
+from gsb_tvm.schedules.cuda.choosing import filling, method_by_word, methods
 from gsb_tvm.schedules.cuda.flag import Flag
 from gsb_tvm.schedules.cuda.grid import WARP, Place, launch, prim_func, synchronize
 from gsb_tvm.schedules.cuda.tile import MMA_ROWS, Method
@@ -84,7 +84,7 @@ def blocks(spec: AttentionValue, chosen: Parameters) -> int:
 
 def rule(spec: AttentionValue, profile: Profile) -> Parameters:
     """The largest block of which there is one for each multiprocessor; else the smallest."""
-    method = methods(profile)[0]
+    method = method_by_word(profile)
     fitting = [replace(chosen, method=method) for chosen in _sizes(spec, _RULE)]
     enough = filling(fitting, lambda chosen: blocks(spec, chosen), profile)
     # Where warps are few, each is waited for.
@@ -171,8 +171,10 @@ class _Kernel:
         values = turned or Values(spec, chosen.words, chosen.where)
         of_block = place.block[0] % _row_blocks(spec, chosen) * chosen.warps + place.warp
         first = bind(of_block * chosen.row_tiles)
-        way = Fragments if chosen.method is Method.TENSOR else Lanes
-        warp = way(head, values, place, first, chosen.row_tiles, chosen.sparse)
+        which = (head, values, place, first, chosen.row_tiles, chosen.sparse)
+        warp = (
+            Lanes(*which) if chosen.method is Method.POPCOUNT else Fragments(*which, chosen.method)
+        )
         warp.read()
         if turned is None:
             values.fill(head, place, zeros, chosen.needs_keys(spec))

@@ -21,7 +21,7 @@ from gsb_tvm.schedules.attention_value.cuda_output import Output
 from gsb_tvm.schedules.attention_value.cuda_packed import Packed
 from gsb_tvm.schedules.attention_value.cuda_values import WORD_TILES, Values, key_rows
 from gsb_tvm.schedules.cuda.grid import Place, address, call, do, loop, registers
-from gsb_tvm.schedules.cuda.tile import HALF_WORDS, MMA_COLUMNS, MMA_WORDS
+from gsb_tvm.schedules.cuda.tile import HALF_WORDS, MMA_COLUMNS, MMA_WORDS, Method
 from gsb_tvm.schedules.cuda.warp import combined
 from gsb_tvm.schedules.vector import Buffer, Expr, bind, put
 
@@ -40,9 +40,17 @@ class Fragments:
     """A warp's queries: ``tiles`` times 16, from number ``first`` of such tiles on."""
 
     def __init__(
-        self, head: Head, values: Values, place: Place, first: Expr, tiles: int, sparse: bool
+        self,
+        head: Head,
+        values: Values,
+        place: Place,
+        first: Expr,
+        tiles: int,
+        sparse: bool,
+        method: Method,
     ) -> None:
         spec, rows = head.spec, key_rows(head.spec)
+        self._method = method
         self._head, self._values, self._lane = head, values, place.lane
         self._weights = [
             [head.weight(g, r) for r in range(spec.v_groups)] for g in range(spec.p_groups)
@@ -105,7 +113,7 @@ class Fragments:
             for column in columns:
                 for step in range(steps):
                     put(b, column(first + step), step)
-                name = f"gsb_mma_{steps * HALF_WORDS * WORD_BITS}"
+                name = self._method.product(steps * HALF_WORDS)
                 do(name, address(counts[0], counts[1]), address(a, 0), address(b, 0))
 
         full, rest = divmod(self._steps, _PAIR)

@@ -29,6 +29,24 @@ GSB_DEVICE void gsb_mma_128(int* d, const unsigned* a, const unsigned* b) {
 #endif
 }
 
+// d (16 x 8, int32) += a * b of bytes, a (16 x 32, by rows) and b (32 x 8, by columns). Lane l holds
+// of a four neighbours of a row in each word: row l / 4 from 4 (l % 4) on, row l / 4 + 8, and of both
+// rows those 16 further on; of b the same two words of column l / 4; of d the same as above.
+GSB_DEVICE void gsb_mma_bytes(int* d, const unsigned* a, const unsigned* b) {
+#if __CUDA_ARCH__ >= 800
+  asm("mma.sync.aligned.m16n8k32.row.col.s32.u8.u8.s32 "
+      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#elif __CUDA_ARCH__ >= 750
+#pragma unroll
+  for (int i = 0; i < 4; ++i)  // both rows by both halves
+    asm("mma.sync.aligned.m8n8k16.row.col.s32.u8.u8.s32 {%0, %1}, {%2}, {%3}, {%0, %1};"
+        : "+r"(d[i % 2 * 2]), "+r"(d[i % 2 * 2 + 1])
+        : "r"(a[i]), "r"(b[i / 2]));
+#endif
+}
+
 // 16 bytes from global to shared memory, both aligned; there once gsb_wait says so.
 GSB_DEVICE void gsb_copy(void* to, const void* from) {
 #if __CUDA_ARCH__ >= 800
@@ -134,5 +152,29 @@ GSB_DEVICE float gsb_min(float a, float b) {
 
 // Products and sums that are rounded once.
 GSB_DEVICE float gsb_fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
+
+#endif
+
+#ifndef GSB_BYTES
+#define GSB_BYTES
+
+// As gsb_mma_128, every bit as a byte. It doesn't matter in what order bits are multiplied: bit s of
+// each byte of a word goes first, bit s + 4 into the second half.
+GSB_DEVICE void gsb_bytes_128(int* d, const unsigned* a, const unsigned* b) {
+  const unsigned lowest = 0x01010101u;
+#pragma unroll
+  for (int s = 0; s < 4; ++s) {
+    const unsigned of_a[4] = {a[0] >> s & lowest, a[1] >> s & lowest, a[0] >> (s + 4) & lowest,
+                              a[1] >> (s + 4) & lowest};
+    const unsigned of_b[2] = {b[0] >> s & lowest, b[0] >> (s + 4) & lowest};
+    gsb_mma_bytes(d, of_a, of_b);
+  }
+}
+
+// As gsb_mma_256.
+GSB_DEVICE void gsb_bytes_256(int* d, const unsigned* a, const unsigned* b) {
+  gsb_bytes_128(d, a, b);
+  gsb_bytes_128(d, a + 2, b + 1);
+}
 
 #endif

@@ -15,6 +15,7 @@ from functools import partial
 
 from tvm.script.ir_builder import tirx as T
 
+from gsb_tvm.dialect.bits import WORD_BITS
 from gsb_tvm.schedules.cuda.grid import (
     WARP,
     Place,
@@ -39,7 +40,14 @@ class Method(StrEnum):
     """How bits are counted."""
 
     TENSOR = "tensor"  # products of bits on tensor cores
+    BYTES = "bytes"  # of bits that are spread to bytes, on tensor cores too
     POPCOUNT = "popcount"  # words one by one
+
+    def product(self, words: int) -> str:
+        """The function that multiplies fragments of so many words of a row."""
+        assert self is not Method.POPCOUNT
+        kind = "mma" if self is Method.TENSOR else "bytes"
+        return f"gsb_{kind}_{words * WORD_BITS}"
 
 
 @dataclass(frozen=True)
@@ -303,7 +311,7 @@ class Tile:
                 word = self._member + (first + step * HALF_WORDS)
                 column = self._first_column + n * MMA_COLUMNS + self._group
                 put(b, self._b.word(stage, word, column, of_b), n * steps + step)
-        name = f"gsb_mma_{deep * 32}"
+        name = shape.method.product(deep)
         for m, n in self.fragments():
             counts = address(self._counts, self._at(m, n))
             do(name, counts, address(a, m * steps * 2), address(b, n * steps))

@@ -18,6 +18,7 @@
 #include <cstdlib>
 #include <deque>
 #include <memory>
+#include <numeric>
 #include <random>
 #include <string>
 #include <utility>
@@ -213,6 +214,26 @@ void multiply_fragments(const Meeting& at, int words) {
   }
 }
 
+// d += a * b of bytes, four in a word, by the fragments of all lanes.
+void multiply_fragments_of_bytes(const Meeting& at) {
+  int a[16][32], b[8][32];
+  for (int l = 0; l < kWarp; ++l) {
+    const auto& of = at.fragments[l];
+    for (int k = 0; k < 8; ++k) {
+      const int column = k / 4 * 16 + l % 4 * 4 + k % 4, shift = k % 4 * 8;
+      a[l / 4][column] = of.a[k / 4 * 2] >> shift & 255;
+      a[l / 4 + 8][column] = of.a[k / 4 * 2 + 1] >> shift & 255;
+      b[l / 4][column] = of.b[k / 4] >> shift & 255;
+    }
+  }
+  for (int l = 0; l < kWarp; ++l)
+    for (int i = 0; i < 4; ++i) {
+      const int* row = a[l / 4 + i / 2 * 8];
+      const int* column = b[l % 4 * 2 + i % 2];
+      at.fragments[l].d[i] += std::inner_product(row, row + 32, column, 0);
+    }
+}
+
 bool run_block() {
   machine.warps.assign((machine.threads + kWarp - 1) / kWarp, Meeting());
   for (int i = 0; i < static_cast<int>(machine.warps.size()); ++i)
@@ -307,6 +328,12 @@ void multiply(const char* what, int words, int* d, const unsigned* a, const unsi
   Meeting& at = warp();
   at.fragments[lane()] = {d, a, b};
   meet(at, what, [&] { multiply_fragments(at, words); });
+}
+
+void multiply_bytes(const char* what, int* d, const unsigned* a, const unsigned* b) {
+  Meeting& at = warp();
+  at.fragments[lane()] = {d, a, b};
+  meet(at, what, [&] { multiply_fragments_of_bytes(at); });
 }
 
 void copy(void* to, const void* from) {

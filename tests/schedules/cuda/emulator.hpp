@@ -1,6 +1,7 @@
 // CUDA on a CPU: what the source of kernels, as it is generated, asks of the compiler.
 //
-// Threads are run by emulator.cc. Semantics of operations: PTX ISA 9, "mma.m16n8k256", "cp.async".
+// Threads are run by emulator.cc. Semantics of operations: PTX ISA 9, "mma.m16n8k256",
+// "mma.m16n8k32", "cp.async".
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -8,6 +9,7 @@
 #include <type_traits>
 
 #define GSB_EMULATED
+#define GSB_DEVICE inline
 #define __global__
 #define __device__
 #define __forceinline__ inline
@@ -75,6 +77,7 @@ std::uint64_t of_lane(const char* what, std::uint64_t mine, int from);
 unsigned ballot(bool mine);
 void warp_max_to(unsigned* at, unsigned mine);
 void multiply(const char* what, int words, int* d, const unsigned* a, const unsigned* b);
+void multiply_bytes(const char* what, int* d, const unsigned* a, const unsigned* b);
 void copy(void* to, const void* from);
 void commit();
 void wait(std::size_t pending);
@@ -132,6 +135,9 @@ inline void gsb_mma_256(int* d, const unsigned* a, const unsigned* b) {
 }
 inline void gsb_mma_128(int* d, const unsigned* a, const unsigned* b) {
   gsb::multiply("gsb_mma_128", 4, d, a, b);
+}
+inline void gsb_mma_bytes(int* d, const unsigned* a, const unsigned* b) {
+  gsb::multiply_bytes("gsb_mma_bytes", d, a, b);
 }
 inline void gsb_copy(void* to, const void* from) { gsb::copy(to, from); }
 inline void gsb_commit() { gsb::commit(); }

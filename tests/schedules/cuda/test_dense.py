@@ -88,7 +88,7 @@ def test_compiled_by_rule(name, arch, batch):
         assert found["LDGSTS"], "copies are not asynchronous"
     else:
         assert not found["BMMA"]
-        assert found["POPC"]
+        assert found["IMMA"]
 
 
 @pytest.mark.parametrize("name", LAYERS)
