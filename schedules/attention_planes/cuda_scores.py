@@ -136,7 +136,8 @@ class Scores:
                 key = word * 32 + n * KEYS + self._group
                 put(b, self._fragment("k", step, key, of_k), 0)
                 d = address(counts, first + n * 4)
-                do(self._method.product(STEP), d, address(a, 0), address(b, 0))
+                for name, of_a, of_b in self._method.products(STEP):
+                    do(name, d, address(a, of_a), address(b, of_b))
 
     def _fragment(self, name: str, step: int, token: Expr, bits: Bits) -> Expr:
         """Word of this lane of a step; 0 behind the last."""

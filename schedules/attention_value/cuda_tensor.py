@@ -113,8 +113,8 @@ class Fragments:
             for column in columns:
                 for step in range(steps):
                     put(b, column(first + step), step)
-                name = self._method.product(steps * HALF_WORDS)
-                do(name, address(counts[0], counts[1]), address(a, 0), address(b, 0))
+                for name, of_a, of_b in self._method.products(steps * HALF_WORDS):
+                    do(name, address(*counts), address(a, of_a), address(b, of_b))
 
         full, rest = divmod(self._steps, _PAIR)
         if self._held is not None:

@@ -158,23 +158,15 @@ GSB_DEVICE float gsb_fma(float a, float b, float c) { return __fmaf_rn(a, b, c);
 #ifndef GSB_BYTES
 #define GSB_BYTES
 
-// As gsb_mma_128, every bit as a byte. It doesn't matter in what order bits are multiplied: bit s of
-// each byte of a word goes first, bit s + 4 into the second half.
-GSB_DEVICE void gsb_bytes_128(int* d, const unsigned* a, const unsigned* b) {
+// A quarter of gsb_mma_128, by bytes: of each byte of a word bit S and, as a second half, bit S + 4.
+// It doesn't matter in what order bits are multiplied.
+template <int S>
+GSB_DEVICE void gsb_bytes(int* d, const unsigned* a, const unsigned* b) {
   const unsigned lowest = 0x01010101u;
-#pragma unroll
-  for (int s = 0; s < 4; ++s) {
-    const unsigned of_a[4] = {a[0] >> s & lowest, a[1] >> s & lowest, a[0] >> (s + 4) & lowest,
-                              a[1] >> (s + 4) & lowest};
-    const unsigned of_b[2] = {b[0] >> s & lowest, b[0] >> (s + 4) & lowest};
-    gsb_mma_bytes(d, of_a, of_b);
-  }
-}
-
-// As gsb_mma_256.
-GSB_DEVICE void gsb_bytes_256(int* d, const unsigned* a, const unsigned* b) {
-  gsb_bytes_128(d, a, b);
-  gsb_bytes_128(d, a + 2, b + 1);
+  const unsigned of_a[4] = {a[0] >> S & lowest, a[1] >> S & lowest, a[0] >> (S + 4) & lowest,
+                            a[1] >> (S + 4) & lowest};
+  const unsigned of_b[2] = {b[0] >> S & lowest, b[0] >> (S + 4) & lowest};
+  gsb_mma_bytes(d, of_a, of_b);
 }
 
 #endif

@@ -43,11 +43,17 @@ class Method(StrEnum):
     BYTES = "bytes"  # of bits that are spread to bytes, on tensor cores too
     POPCOUNT = "popcount"  # words one by one
 
-    def product(self, words: int) -> str:
-        """The function that multiplies fragments of so many words of a row."""
+    def products(self, words: int) -> list[tuple[str, int, int]]:
+        """What multiplies fragments of so many words of a row, one behind the other.
+
+        Each is a function of ``device.cuh``, and where it begins among the words of a and of b that
+        a lane has. Of bytes one step at a time, for all fragments: spread words are soon forgotten.
+        """
         assert self is not Method.POPCOUNT
-        kind = "mma" if self is Method.TENSOR else "bytes"
-        return f"gsb_{kind}_{words * WORD_BITS}"
+        if self is Method.TENSOR:
+            return [(f"gsb_mma_{words * WORD_BITS}", 0, 0)]
+        halves = range(words // HALF_WORDS)
+        return [(f"gsb_bytes<{step}>", 2 * i, i) for i in halves for step in range(4)]
 
 
 @dataclass(frozen=True)
@@ -311,10 +317,11 @@ class Tile:
                 word = self._member + (first + step * HALF_WORDS)
                 column = self._first_column + n * MMA_COLUMNS + self._group
                 put(b, self._b.word(stage, word, column, of_b), n * steps + step)
-        name = shape.method.product(deep)
-        for m, n in self.fragments():
-            counts = address(self._counts, self._at(m, n))
-            do(name, counts, address(a, m * steps * 2), address(b, n * steps))
+        for name, of_a, of_b in shape.method.products(deep):
+            for m, n in self.fragments():
+                counts = address(self._counts, self._at(m, n))
+                left, right = address(a, m * steps * 2 + of_a), address(b, n * steps + of_b)
+                do(name, counts, left, right)
 
     def _count_words(self, stage: Expr, words: int, of_a: Bits, of_b: Bits) -> None:
         shape = self.shape
