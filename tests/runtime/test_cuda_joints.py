@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gsb_tvm.runtime.cuda.joints import Joint, grouped, with_joints
-from gsb_tvm.runtime.cuda.launches import Launch
+from gsb_tvm.runtime.cuda.launches import Argument, Launch
 from gsb_tvm.runtime.cuda.nvrtc import compile_source
 from gsb_tvm.targets.gpus import GPUS
 from tests.schedules.cuda.emulator import WAYS, Emulated, Memory
@@ -28,8 +28,8 @@ SOURCE = f"""
 """  # noqa: E501
 
 
-def launch(name="twice", grid=(4, 1, 1), threads=64, shared=256):
-    return Launch(name, grid, (threads, 1, 1), (), shared)
+def launch(name="twice", grid=(4, 1, 1), threads=64, shared=256, pointers=2):
+    return Launch(name, grid, (threads, 1, 1), (Argument("tensor", 0),) * pointers, shared)
 
 
 def test_small_launches_of_as_many_threads_are_one():
@@ -42,8 +42,9 @@ def test_small_launches_of_as_many_threads_are_one():
         launch("place", threads=32),
         launch("place", grid=(132 * 1024 // 64 + 1, 1, 1)),  # fills the GPU
         launch("place", shared=48 << 10),  # more shared memory than a block has
+        launch("place", pointers=511),  # more parameters than a launch has
     ],
-    ids=["threads", "large", "shared"],
+    ids=["threads", "large", "shared", "parameters"],
 )
 def test_what_does_not_fit_stays_alone(other):
     assert grouped([launch(), other, launch()], GPU) == [[0, 2], [1]]

@@ -8,6 +8,7 @@ from math import prod
 from gsb_tvm.runtime.cuda.launches import Launch
 from gsb_tvm.targets.gpus import STATIC_SHARED_BYTES, Gpu
 
+_POINTERS = 512  # of a launch: 4 KB of parameters
 _RESIDENT = 1024  # threads of a multiprocessor beyond which a launch fills it well enough
 _HEAD = r'^extern "C" __global__ void __launch_bounds__\((?P<threads>\d+)\) (?P<name>\w+)'
 _DECLARED = re.compile(rf"{_HEAD}\([^)]*\);\n", re.M)
@@ -50,8 +51,13 @@ def grouped(launches: Sequence[Launch], gpu: Gpu) -> list[list[int]]:
 
 
 def _fit(members: Sequence[Launch], launch: Launch) -> bool:
-    shared = {each.function: each.shared_bytes for each in (*members, launch)}
-    return members[0].block == launch.block and sum(shared.values()) <= STATIC_SHARED_BYTES
+    every = (*members, launch)
+    shared = {each.function: each.shared_bytes for each in every}
+    return (
+        members[0].block == launch.block
+        and sum(shared.values()) <= STATIC_SHARED_BYTES
+        and sum(len(each.arguments) for each in every) <= _POINTERS
+    )
 
 
 def with_joints(source: str, joints: Sequence[Joint], alone: set[str]) -> str:
