@@ -317,10 +317,10 @@ class Tile:
                 word = self._member + (first + step * HALF_WORDS)
                 column = self._first_column + n * MMA_COLUMNS + self._group
                 put(b, self._b.word(stage, word, column, of_b), n * steps + step)
-        for name, of_a, of_b in shape.method.products(deep):
+        for name, in_a, in_b in shape.method.products(deep):
             for m, n in self.fragments():
                 counts = address(self._counts, self._at(m, n))
-                left, right = address(a, m * steps * 2 + of_a), address(b, n * steps + of_b)
+                left, right = address(a, m * steps * 2 + in_a), address(b, n * steps + in_b)
                 do(name, counts, left, right)
 
     def _count_words(self, stage: Expr, words: int, of_a: Bits, of_b: Bits) -> None:
