@@ -1,5 +1,6 @@
 """A GPU of this machine as the place where candidates run."""
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from gsb_tvm.targets import Profile
 from gsb_tvm.tuning.gpu_machine import GpuMachine
 from gsb_tvm.tuning.isolation import Failure, Isolation, Limits, TrialLost
 
-_LOOK = Limits(seconds=60.0, memory_bytes=None)  # a driver may need long to wake up
+_WAKE_S = 60.0  # that a driver may need before it does anything, longest where there are many GPUs
 
 
 @dataclass(frozen=True)
@@ -54,19 +55,24 @@ class GpuHere:
     advice = "nvidia-smi shows the GPU"
 
     @contextmanager
-    def open(self, _seconds: float) -> Iterator[GpuMachine]:
-        """The GPU; the process that uses it is ended by others.
+    def open(self, seconds: float) -> Iterator[GpuMachine]:
+        """The GPU; SIGALRM ends the process that uses it for longer, whatever the driver does.
 
         Raises
         ------
         TrialLost
             It cannot be used now.
         """
-        yield GpuMachine(opened())
+        machine = GpuMachine(opened())
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        try:
+            yield machine
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
     def limits(self, seconds: float, _memory_bytes: int) -> Limits:
-        """No more time than that; memory is the GPU's own."""
-        return Limits(seconds, None)
+        """Longer by what the driver needs to wake up; memory is the GPU's own."""
+        return Limits(_WAKE_S + seconds, None)
 
 
 def gpu_here(profile: Profile) -> tuple[GpuHere, Chip]:
@@ -81,7 +87,7 @@ def gpu_here(profile: Profile) -> tuple[GpuHere, Chip]:
     board = "Tune on a board that has one: gsb-tvm tune --tracker HOST:PORT --key NAME."
     # In a process of its own: this one goes on for long, and would keep some of the GPU's memory.
     with Isolation() as isolation:
-        found = isolation.call(look, [], _LOOK)
+        found = isolation.call(look, [], Limits(_WAKE_S, None))
     if isinstance(found, Failure):
         reason = found.reason.rstrip(".")
         raise UsageError(f"code for {profile.name} does not run here: {reason}. {board}")

@@ -208,6 +208,8 @@ def _received(child: _Child) -> Any:
     code = child.process.exitcode
     if code is None or code >= 0:
         return Failure(f"ended without a result (exit status {code})")
+    if -code == signal.SIGALRM:  # of its own, behind what it waited for through no fault of its own
+        return Failure("no end within its time")
     with suppress(ValueError):
         return Failure(f"killed by {signal.Signals(-code).name}")
     return Failure(f"killed by signal {-code}")

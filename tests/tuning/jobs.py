@@ -1,6 +1,7 @@
 """What children of an isolation do in its tests."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -15,6 +16,12 @@ def same(value: Any) -> Any:
 def after(seconds: float, value: Any) -> Any:
     time.sleep(seconds)
     return value
+
+
+def oversleep() -> None:
+    """Sleep beyond an alarm."""
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    time.sleep(3600)
 
 
 def span(seconds: float) -> tuple[float, float]:

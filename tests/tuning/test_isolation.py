@@ -142,6 +142,10 @@ def test_a_crash_ends_grandchildren_too(isolation: Isolation, tmp_path: Path) ->
     assert all_end(family(tmp_path / "pids"))
 
 
+def test_an_alarm_of_its_own_is_the_end_of_its_time(isolation: Isolation) -> None:
+    assert isolation.call(jobs.oversleep, (), LIMITS) == Failure("no end within its time")
+
+
 def test_a_caller_that_is_killed_leaves_no_child(tmp_path: Path) -> None:
     path = tmp_path / "pids"
     caller = subprocess.Popen([sys.executable, "-c", CALLER, str(path)], cwd=ROOT)
