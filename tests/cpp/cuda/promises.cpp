@@ -14,6 +14,7 @@
 #include <vector>
 
 #include <gsb_tvm/cuda_session.hpp>
+#include <gsb_tvm/dlpack.hpp>
 
 #include "gpu.hpp"
 
@@ -145,7 +146,7 @@ void into_a_graph_of_the_callers(const Given& given, const CudaSession& session)
   gpu::synchronize(stream);
   const std::size_t launched = gpu::count("launched"), kernels = gpu::count("kernels");
   gpu::Recording recording(stream);
-  refused(ErrorCode::argument, "\"x\": is in the host's memory, and the stream is being recorded",
+  refused(ErrorCode::argument, "\"x\": is in the host's memory, and the stream is recorded into a",
           [&] { session.run({given.x}, {y_at(y)}, stream); });
   session.run({x_at(x)}, {y_at(y)}, stream);
   recording.end();
@@ -208,6 +209,42 @@ void tensors_of_its_own(const Given& given) {
   refused(code, "480 bytes are given for a tensor of 800.", [&] { x.download(made); });
 }
 
+// As dlpack.h has it.
+struct DLTensor {
+  void* data;
+  struct {
+    int device_type;
+    std::int32_t device_id;
+  } device;
+  std::int32_t ndim;
+  struct {
+    std::uint8_t code, bits;
+    std::uint16_t lanes;
+  } dtype;
+  std::int64_t *shape, *strides;
+  std::uint64_t byte_offset;
+};
+
+void tensors_of_frameworks(const Given& given, const CudaSession& session) {
+  gpu::Floats x(4 + x_count);
+  const gpu::Floats y(y_count);
+  Values shifted(4);
+  shifted.insert(shifted.end(), given.x.begin(), given.x.end());
+  x.write(shifted);
+  Shape shape = x_shape, strides = {77, 40, 1}, dense = y_shape;  // nobody goes along 1 row
+  DLTensor lent = {x.data(), {2, 0}, 3, {2, 32, 1}, shape.data(), strides.data(), 16};
+  const DLTensor written = {y.data(), {2, 0}, 3, {2, 32, 1}, dense.data(), nullptr, 0};
+  session.run({gsb_tvm::from_dlpack(lent)}, {gsb_tvm::from_dlpack(written)});
+  CHECK(y.read() == given.y);
+  const auto reads = [&] { gsb_tvm::from_dlpack(lent); };
+  strides = {200, 1, 5};
+  refused(ErrorCode::argument, "whose elements do not lie one behind the other.", reads);
+  lent.dtype.code = 4;
+  refused(ErrorCode::argument, "of type 4 with 32 bits and 1 lanes, which no model has.", reads);
+  lent.device.device_type = 1;
+  refused(ErrorCode::argument, "on a device of type 1, expected memory of a GPU.", reads);
+}
+
 void bad_arguments(const Given& given, const CudaSession& session) {
   const ErrorCode code = ErrorCode::argument;
   const gpu::Floats x(x_count + 1), y(y_count + 1);
@@ -236,6 +273,10 @@ void bad_arguments(const Given& given, const CudaSession& session) {
   refused(code, "output \"y\": the data is in no memory of a GPU.", [&] {
     session.run({host}, {DeviceOutput(made.data(), y_shape)});
   });
+  const gpu::Stream ended = gpu::OwnStream();
+  refused(ErrorCode::driver,
+          "NVIDIA's driver: cuStreamIsCapturing fails (CUDA_ERROR_INVALID_HANDLE).",
+          [&] { session.run({x_at(x)}, {y_at(y)}, ended); });
   CHECK(given.holds(session));
 }
 
@@ -312,7 +353,7 @@ void callers_at_once(const Given& given, const CudaSession& session) {
 void in_a_child(const CudaSession& session) {
   const pid_t child = fork();
   if (child == 0) {
-    refused(ErrorCode::argument, "the process was forked, and CUDA stays with the parent.",
+    refused(ErrorCode::argument, "the process was forked, and CUDA stays with its parent.",
             [&] { session.run({Values(x_count)}, {Values(y_count)}); });
     _exit(0);
   }
@@ -334,6 +375,7 @@ int main(int argc, char** argv) {
     into_a_graph_of_the_callers(given, session);
     beside_a_recording(given);
     tensors_of_its_own(given);
+    tensors_of_frameworks(given, session);
     bad_arguments(given, session);
     two_gpus(given, session);
     moves(given);

@@ -11,7 +11,7 @@ from gsb_tvm.models.demo import model_path
 from gsb_tvm.runtime import metadata as meta
 from tests import tiny_models as tiny
 from tests.cpp.cuda.conftest import HERE, Gpu
-from tests.cpp.session.conftest import SANITIZERS, built, compiler
+from tests.cpp.session.conftest import SANITIZERS, built, compiler, output
 
 _CLANGS = ("clang++", *(f"clang++-{n}" for n in range(21, 12, -1)))
 
@@ -20,11 +20,58 @@ def keeps_its_promises(gpu: Gpu, program: Path, *words: str) -> None:
     assert gpu.output(program, gpu.tiny, gpu.x, gpu.y, *words, gpus=2) == "ok\n"
 
 
-@pytest.mark.parametrize("header", ["cuda_session", "cuda_tensor", "cuda_views"])
+@pytest.mark.parametrize("header", ["cuda_session", "cuda_tensor", "cuda_views", "dlpack"])
 def test_each_header_stands_alone(header: str, tmp_path: Path) -> None:
     source = tmp_path / "alone.cpp"
     source.write_text(f"#include <gsb_tvm/{header}.hpp>\n#include <gsb_tvm/{header}.hpp>\n")
     built(source, tmp_path / "alone.o", "-c", by=compiler("g++"))
+
+
+_BESIDE_CUDA = """
+#include <cuda.h>
+#include <gsb_tvm/cuda_session.hpp>
+
+void run(const gsb_tvm::CudaSession& session, CUdeviceptr x, CUdeviceptr y, CUstream stream);
+void run(const gsb_tvm::CudaSession& session, CUdeviceptr x, CUdeviceptr y, CUstream stream) {
+  session.run({gsb_tvm::DeviceInput(x, gsb_tvm::Dtype::float32, {1, 2})},
+              {gsb_tvm::DeviceOutput(y, gsb_tvm::Dtype::float32, {1, 2})}, stream);
+}
+using namespace gsb_tvm::detail::cuda;
+static_assert(sizeof(KernelNode) == sizeof(CUDA_KERNEL_NODE_PARAMS));
+static_assert(offsetof(KernelNode, grid) == offsetof(CUDA_KERNEL_NODE_PARAMS, gridDimX));
+static_assert(offsetof(KernelNode, block) == offsetof(CUDA_KERNEL_NODE_PARAMS, blockDimX));
+static_assert(offsetof(KernelNode, parameters) == offsetof(CUDA_KERNEL_NODE_PARAMS, kernelParams));
+static_assert(sizeof(CopyNode) == sizeof(CUDA_MEMCPY3D));
+static_assert(offsetof(CopyNode, source.device) == offsetof(CUDA_MEMCPY3D, srcDevice));
+static_assert(offsetof(CopyNode, target.device) == offsetof(CUDA_MEMCPY3D, dstDevice));
+static_assert(offsetof(CopyNode, target.memory_type) == offsetof(CUDA_MEMCPY3D, dstMemoryType));
+static_assert(offsetof(CopyNode, width_bytes) == offsetof(CUDA_MEMCPY3D, WidthInBytes));
+static_assert(success == CUDA_SUCCESS && out_of_memory == CUDA_ERROR_OUT_OF_MEMORY);
+static_assert(capability_major == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR);
+static_assert(capability_minor == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR);
+static_assert(pointer_ordinal == CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL);
+static_assert(device_memory == CU_MEMORYTYPE_DEVICE && non_blocking == CU_STREAM_NON_BLOCKING);
+static_assert(captures_nothing == CU_STREAM_CAPTURE_STATUS_NONE);
+static_assert(relaxed_capture == CU_STREAM_CAPTURE_MODE_RELAXED);
+static_assert(without_timing == CU_EVENT_DISABLE_TIMING);
+"""
+
+
+def toolkit(folder: Path) -> Path:
+    """The headers of CUDA's toolkit; the test is skipped without."""
+    source = folder / "needs.cu"
+    source.write_text("#include <cuda.h>\n")
+    needed = output(compiler("nvcc"), "-M", source).replace("\\", " ").split()
+    return next(Path(path).parent for path in needed if path.endswith("/cuda.h"))
+
+
+@pytest.mark.parametrize("flag", ["-O1", "-DCUDA_API_PER_THREAD_DEFAULT_STREAM"])
+def test_headers_of_cuda_beside_it(flag: str, tmp_path: Path) -> None:
+    source = tmp_path / "beside.cpp"
+    source.write_text(_BESIDE_CUDA)
+    built(
+        source, tmp_path / "a.o", "-c", flag, "-isystem", str(toolkit(tmp_path)), by=compiler("g++")
+    )
 
 
 def test_what_it_promises_without_rtti(gpu: Gpu, tmp_path: Path) -> None:

@@ -37,17 +37,13 @@ class State {
     const std::int64_t batch = is_open() && in_count ? images(in[0]) : 1;
     const Current current(device->context());
     const bool is_recorded = is_recording(stream);
+    for (std::size_t i = 0; i < in_count; ++i) check(in[i], inputs[i], batch, is_recorded);
+    for (std::size_t i = 0; i < out_count; ++i) check(out[i], outputs[i], batch, is_recorded);
+    if (is_open()) check_batch(batches, batch);
     Copies copies(staging_, stream);
     std::vector<void*> tensors;
-    for (std::size_t i = 0; i < in_count; ++i) {
-      check(in[i], inputs[i], batch, is_recorded);
-      tensors.push_back(place(in[i], copies));
-    }
-    for (std::size_t i = 0; i < out_count; ++i) {
-      check(out[i], outputs[i], batch, is_recorded);
-      tensors.push_back(place(out[i], copies));
-    }
-    if (is_open()) check_batch(batches, batch);
+    for (std::size_t i = 0; i < in_count; ++i) tensors.push_back(place(in[i], copies));
+    for (std::size_t i = 0; i < out_count; ++i) tensors.push_back(place(out[i], copies));
     if (is_recorded)
       enqueue(tensors, batch, stream);
     else
@@ -84,7 +80,8 @@ class State {
 
   void check_process() const {
     if (getpid() != process_)
-      refuse("the process was forked, and CUDA stays with the parent. Load models behind the fork.");
+      refuse("the process was forked, and CUDA stays with its parent. Fork before a model is loaded, "
+             "or start another program.");
   }
 
   static bool is_recording(Stream stream) {
@@ -120,8 +117,8 @@ class State {
     check_view(view, info, kind, batch);
     if (is_recorded)
       refuse(std::string(kind) + " \"" + info.name +
-             "\": is in the host's memory, and the stream is being recorded, where nobody can wait "
-             "for copies. Give a DeviceInput or DeviceOutput.");
+             "\": is in the host's memory, and the stream is recorded into a graph, where nobody "
+             "waits for copies. Give a tensor on the GPU.");
   }
 
   static void* place(const CudaInput& input, Copies& copies) {
