@@ -18,7 +18,7 @@ from tests.gpu.widening import widened
 
 Array = NDArray[Any]
 
-_RUNS = 3
+_RUNS = 5  # one in six images of DeiT-Small lies on an edge that two runs tell apart
 # Moves what a network rounds by as much as another order of summation does: runtime/reference.py.
 _NUDGE = 2.0**-22
 

@@ -120,6 +120,7 @@ def _cupy(module: CudaModule, drawn: Sequence[Array]) -> str:
     import cupy
 
     pairs = [(cupy.asarray(x), module(x)) for x in drawn]
+    cupy.cuda.Device().synchronize()
     with cupy.cuda.Stream(non_blocking=True) as stream:
         found = _first(_differing(module(x), y) for x, y in pairs)
         stream.synchronize()
