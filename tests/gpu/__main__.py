@@ -25,6 +25,8 @@ def main(argv: Sequence[str]) -> int:
     args.folder = args.folder.resolve()
     # Behind what is installed: the folder's packages are for a machine that lacks them.
     sys.path.append(str(args.folder / "site"))
+    # Where PyTorch is older, tvm_ffi would compile something when it is imported, for a minute.
+    os.environ.setdefault("TVM_FFI_DISABLE_TORCH_C_DLPACK", "1")
     if args.stage:
         from tests.gpu.running import be_stage
 

@@ -36,6 +36,7 @@ from tests.gpu.drawing import digest, images, nudged
 _SEED = 20
 _IMAGES = 8  # of references of small batches
 _PACKAGES = ("msgspec", "apache-tvm-ffi", "typing-extensions")
+_FOR_BUILDERS = ("3rdparty", "cython", "include", "src")  # of apache-tvm-ffi: half of its bytes
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -131,6 +132,8 @@ def packages(target: Path, version: str) -> None:
             f"pip does not get packages for Python {version} ({done.stderr.strip()[-300:]}). "
             "Leave --site out where the machine has msgspec and apache-tvm-ffi."
         )
+    for name in _FOR_BUILDERS:
+        shutil.rmtree(target / "tvm_ffi" / name, ignore_errors=True)
 
 
 def _pinned(package: str) -> str:
