@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 import gsb_tvm
@@ -16,21 +17,19 @@ from tests.libcuda.build import environment
 from tests.libcuda.emulations import emulating
 
 HERE = Path(__file__).parent
-GPU = "cuda -arch=sm_90"
+TARGET = "cuda -arch=sm_90"
 
 
 @dataclass(frozen=True)
 class Gpu:
     """What the stand-in for NVIDIA's driver runs: artefacts, and the emulation of their kernels.
 
-    ``tiny`` takes x (1, 5, 40) and gives y (1, 5, 24), exactly as ``on_cpu`` does; ``batches`` is
-    the same for batches of 1, 2 and 4; ``x`` and ``y`` are files of raw numbers.
+    ``tiny`` takes x (1, 5, 40) and gives y (1, 5, 24), exactly as ``on_cpu`` does, which takes any
+    batch; ``x`` and ``y`` are files of raw numbers.
     """
 
     kernels: Path
-    demo: Path
     tiny: Path
-    batches: Path
     on_cpu: Path
     x: Path
     y: Path
@@ -46,25 +45,46 @@ class Gpu:
         return [*map(error, lines)]
 
 
+BATCHES = (1, 2, 4)
+
+
+def any_batch() -> onnx.ModelProto:
+    """The model of ``tiny`` whose batch is open."""
+    return tiny.binary_linear(
+        shape=("n", tiny.TOKENS, tiny.FEATURES), out_shape=("n", tiny.TOKENS, tiny.COLUMNS)
+    )
+
+
+def compiled(gpu: Gpu, name: str, model: Path | onnx.ModelProto, **options: object) -> Path:
+    """An artefact that the GPU can run."""
+    path = gpu.kernels / name
+    with emulating(gpu.kernels):
+        compile_model(model, resolve(TARGET), Options(path, verify=False, **options))
+    return path
+
+
 @pytest.fixture(scope="session")
 def gpu(tmp_path_factory: pytest.TempPathFactory) -> Gpu:
     folder = tmp_path_factory.mktemp("gpu")
-    names = ("demo.so", "tiny.so", "batches.so", "on_cpu.so", "x.bin", "y.bin")
-    made = Gpu(folder, *(folder / name for name in names))
-    one = tiny.binary_linear()
-    any_batch = tiny.binary_linear(
-        shape=("n", tiny.TOKENS, tiny.FEATURES), out_shape=("n", tiny.TOKENS, tiny.COLUMNS)
-    )
-    with emulating(folder):
-        compile_model(model_path(), resolve(GPU), Options(made.demo, verify=False))
-        compile_model(one, resolve(GPU), Options(made.tiny, verify=False))
-        options = Options(made.batches, batch=(1, 2, 4), verify=False)
-        compile_model(any_batch, resolve(GPU), options)
-    compile_model(any_batch, resolve("native"), Options(made.on_cpu, batch=(1, 2, 4), verify=False))
+    made = Gpu(folder, *(folder / name for name in ("tiny.so", "on_cpu.so", "x.bin", "y.bin")))
+    compiled(made, made.tiny.name, tiny.binary_linear())
+    options = Options(made.on_cpu, batch=BATCHES, verify=False)
+    compile_model(any_batch(), resolve("native"), options)
     x = np.random.default_rng(3).standard_normal((1, tiny.TOKENS, tiny.FEATURES), np.float32)
     x.tofile(made.x)
     gsb_tvm.load(made.on_cpu)(x).tofile(made.y)
     return made
+
+
+@pytest.fixture(scope="session")
+def demo(gpu: Gpu) -> Path:
+    return compiled(gpu, "demo.so", model_path())
+
+
+@pytest.fixture(scope="session")
+def batches(gpu: Gpu) -> Path:
+    """``tiny`` for batches of 1, 2 and 4."""
+    return compiled(gpu, "batches.so", any_batch(), batch=BATCHES)
 
 
 @pytest.fixture(scope="session")

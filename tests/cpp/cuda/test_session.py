@@ -95,25 +95,25 @@ def ran(gpu: Gpu, program: Path, model: Path, given: np.ndarray, batch: int) -> 
     return np.fromfile(gpu.kernels / "out.bin", np.float32)
 
 
-def test_the_demo_gives_the_numbers_of_a_cpu(gpu: Gpu, program: Path) -> None:
+def test_the_demo_gives_the_numbers_of_a_cpu(gpu: Gpu, demo: Path, program: Path) -> None:
     image = np.random.default_rng(3).random((1, 1, 8, 8), np.float32)
     expected = gsb_tvm.build(model_path())(image)[0]
     # Sums are rounded in another order on a GPU.
-    np.testing.assert_allclose(ran(gpu, program, gpu.demo, image, 1), expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(ran(gpu, program, demo, image, 1), expected, rtol=0, atol=1e-5)
 
 
-def test_a_call_is_cut_into_batches(gpu: Gpu, program: Path) -> None:
+def test_a_call_is_cut_into_batches(gpu: Gpu, batches: Path, program: Path) -> None:
     on_cpu = gsb_tvm.load(gpu.on_cpu)
     draw = np.random.default_rng(4)
     for batch in (1, 3, 7, 9):
         x = draw.standard_normal((batch, tiny.TOKENS, tiny.FEATURES), np.float32)
-        made = ran(gpu, program, gpu.batches, x, batch)
+        made = ran(gpu, program, batches, x, batch)
         np.testing.assert_array_equal(made, on_cpu(x).reshape(-1))
 
 
-def test_it_says_what_it_is(gpu: Gpu, program: Path) -> None:
-    metadata = meta.read(gpu.batches)
-    assert gpu.output(program, "describe", gpu.batches).splitlines() == [
+def test_it_says_what_it_is(gpu: Gpu, batches: Path, program: Path) -> None:
+    metadata = meta.read(batches)
+    assert gpu.output(program, "describe", batches).splitlines() == [
         metadata.model.name,
         metadata.target.text,
         PACKAGE,
