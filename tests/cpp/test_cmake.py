@@ -18,8 +18,10 @@ message(STATUS "found ${gsb_tvm_VERSION}")
 add_executable(embed main.cpp other.cpp)
 target_link_libraries(embed PRIVATE gsb_tvm::runtime)
 """
-# Two sources that include the header: it must define nothing twice.
+# Two sources that include the headers: they must define nothing twice, and need no CUDA.
 MAIN = """\
+#include <gsb_tvm/cuda_session.hpp>
+#include <gsb_tvm/dlpack.hpp>
 #include <gsb_tvm/session.hpp>
 #include <cstdio>
 std::size_t other(const char* path);
@@ -32,9 +34,13 @@ int main(int, char** argv) {
 }
 """
 OTHER = """\
+#include <gsb_tvm/cuda_session.hpp>
+#include <gsb_tvm/dlpack.hpp>
 #include <gsb_tvm/session.hpp>
 std::size_t other(const char* path);
-std::size_t other(const char* path) { return gsb_tvm::Session(path).outputs().size(); }
+std::size_t other(const char* path) {
+  return gsb_tvm::Session(path).outputs().size() + gsb_tvm::CudaSession(path).outputs().size();
+}
 """
 SAYS = "none.so: cannot be read (No such file or directory).\n"
 TOOLCHAIN = """\
