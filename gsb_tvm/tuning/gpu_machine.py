@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gsb_tvm.dialect.errors import GpuError, UsageError
+from gsb_tvm.dialect.errors import ArtefactError, GpuError, UsageError
 from gsb_tvm.runtime.cuda.driver import Device, LaunchNode, Pointer
 from gsb_tvm.runtime.cuda.kernel_file import GpuKernel, decode
 from gsb_tvm.tuning.isolation import TrialError, TrialLost
@@ -178,10 +178,10 @@ class GpuMachine:
 
 @contextmanager
 def _judged() -> Iterator[None]:
-    """Say of the driver's error whose fault it is."""
+    """Say of an error of the driver's, or of code that it refuses, whose fault it is."""
     try:
         yield
-    except GpuError as err:
+    except (GpuError, ArtefactError) as err:
         if any(name in str(err) for name in _NOT_OF_THE_CODE):
             raise TrialLost(str(err)) from err
         raise TrialError(str(err)) from err

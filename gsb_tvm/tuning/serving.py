@@ -15,7 +15,6 @@ import shutil
 import signal
 import socket
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,12 +24,11 @@ from typing import Any
 from gsb_tvm.dialect.errors import ToolchainError, UsageError
 from gsb_tvm.targets.host import cpu_name
 from gsb_tvm.tuning import gpu_service
-from gsb_tvm.tuning.farm import Address, connected, reason, text
+from gsb_tvm.tuning.farm import Address, reason, text
 from gsb_tvm.tuning.parents import die_with_parent
+from gsb_tvm.tuning.registration import Introduction, Reach, keep_alive
 
 _BACKLOG = 128
-_RETRY_S = 1.0
-_SILENT_S = 30
 _FIRST_WORD_S = 3.0
 
 
@@ -54,7 +52,7 @@ def take_port(host: str, port: int, port_end: int) -> socket.socket:
     try:
         # A port whose last connections wind down can be used again at once.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        _keep_alive(sock)  # inherited by the connections that come: a client may lose its power
+        keep_alive(sock)  # inherited by the connections that come: a client may lose its power
         _bind(sock, host, port, port_end)
     except BaseException:
         sock.close()
@@ -96,10 +94,10 @@ def serve(
     server.logger.setLevel(logging.ERROR)  # else four lines for each session
     # TVM's own comes back at once where a tunnel takes the connection and drops it, and waits for
     # ever on a tracker whose machine has gone.
-    base.connect_with_retry = _Reach(say)
+    base.connect_with_retry = Reach(say)
     _tie_children()
     chip = gpu_service.chip_here()
-    base.sendjson = _Introduction(base.sendjson, chip.text if chip else cpu_name())
+    base.sendjson = Introduction(base.sendjson, chip.text if chip else cpu_name())
     gpu_service.offer()
     home = os.getcwd()
     farm = f", tracker {text(tracker)}" if tracker else ", without a tracker"
@@ -170,49 +168,6 @@ class _Listener(socket.socket):
         return conn, address
 
 
-class _Introduction:
-    """Sends to the tracker what TVM's server does, and what the board is, for who lists boards."""
-
-    def __init__(self, send: Callable[[socket.socket, Any], None], machine: str) -> None:
-        self._send, self._machine = send, machine
-
-    def __call__(self, sock: socket.socket, message: Any) -> None:
-        from tvm.rpc.base import TrackerCode
-
-        code, *rest = message
-        if code == TrackerCode.UPDATE_INFO:
-            rest = [{**rest[0], "machine": self._machine}]
-        self._send(sock, [code, *rest])
-
-
-class _Reach:
-    """Connects to the tracker, at most once in :data:`_RETRY_S`; TVM's loop comes back."""
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
-        self._next_try = 0.0
-        self._is_lost = False
-
-    def __call__(self, tracker: Address) -> socket.socket:
-        time.sleep(max(0.0, self._next_try - time.monotonic()))
-        self._next_try = time.monotonic() + _RETRY_S
-        try:
-            # A tunnel takes a connection whoever is at its other end.
-            with connected(tracker, _SILENT_S):
-                sock = socket.create_connection(tracker, _SILENT_S)
-        except OSError as err:
-            if not self._is_lost:
-                self._say(f"waiting for the tracker at {text(tracker)} ({reason(err)})")
-            self._is_lost = True
-            raise
-        if self._is_lost:
-            self._say(f"the tracker at {text(tracker)} is there")
-        self._is_lost = False
-        sock.settimeout(None)
-        _keep_alive(sock)
-        return sock
-
-
 def _bind(sock: socket.socket, host: str, port: int, port_end: int) -> None:
     for number in range(port, port_end + 1):
         try:
@@ -225,15 +180,6 @@ def _bind(sock: socket.socket, host: str, port: int, port_end: int) -> None:
                 ) from err
     which = f"port {port} is" if port == port_end else f"ports {port} to {port_end} are all"
     raise UsageError(f"{which} taken on {host}. Name others with --port and --port-end.")
-
-
-def _keep_alive(sock: socket.socket) -> None:
-    """Let a connection fail whose other end has not answered for half a minute."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _SILENT_S // 3)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _SILENT_S // 6)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _SILENT_S * 1000)
 
 
 @contextmanager

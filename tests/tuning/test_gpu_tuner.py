@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gsb_tvm.dialect.bits import Rows
-from gsb_tvm.dialect.errors import UsageError
+from gsb_tvm.dialect.errors import ToolchainError, UsageError
 from gsb_tvm.dialect.specs import Binarize, Compare, Kind, encode
 from gsb_tvm.schedules.records import Record, load
 from gsb_tvm.targets import resolve
@@ -86,6 +86,16 @@ def test_a_kernel_is_tuned_and_the_next_job_goes_on(tmp_path: Path) -> None:
     for record in records(tmp_path):
         assert record.choice in space
         assert record.seconds
+
+
+def finds_no_room(folder: str) -> None:
+    with pytest.raises(ToolchainError, match=r"GPU 0 does not give.*nvidia-smi shows the GPU"):
+        tune(BadOnGpu(), Path(folder))
+    assert not Path(folder, "records").exists()
+
+
+def test_a_gpu_that_is_full_blames_no_kernel(tmp_path: Path) -> None:
+    call(finds_no_room, tmp_path, kernels=tmp_path, memory=4096)
 
 
 def finds_the_gpu() -> None:
