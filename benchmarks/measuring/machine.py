@@ -23,7 +23,7 @@ def versions() -> dict[str, str]:
 
 
 def runnable(target: str) -> Profile:
-    """Resolve a target that this machine runs.
+    """Resolve a target that a CPU of this machine runs.
 
     Raises
     ------
@@ -31,6 +31,8 @@ def runnable(target: str) -> Profile:
         It does not.
     """
     profile = resolve(target)
+    if profile.gpu is not None:
+        raise TargetError(f"{target}: CPUs are timed here. For GPUs run python -m tests.gpu.")
     if lacks := missing_here(profile):
         raise TargetError(
             f"{target}: this machine lacks {', '.join(lacks)}, so nothing can be timed on it."

@@ -6,12 +6,14 @@ import tvm
 
 import limit
 from gsb_tvm.dialect.bits import Rows
+from gsb_tvm.dialect.errors import TargetError
 from gsb_tvm.dialect.specs import Dense, Kind
 from gsb_tvm.dialect.work import Bound, bound, floats, macs
 from gsb_tvm.models import demo
 from gsb_tvm.targets import resolve
 from limits import clock, timing
 from limits.kernels import Kernel, kernels
+from measuring.machine import runnable
 from tests.schedules.levels import AMX, target_of
 
 DEMO = Path(demo.__file__).with_name("gsb_digits.onnx")
@@ -79,3 +81,8 @@ def test_bad_arguments_are_one_sentence(arguments, sentence, capsys):
     assert printed.startswith("error: ")
     assert printed.count("\n") == 1
     assert sentence in printed
+
+
+def test_gpus_are_timed_elsewhere():
+    with pytest.raises(TargetError, match=r"run python -m tests\.gpu"):
+        runnable("cuda -arch=sm_90")
