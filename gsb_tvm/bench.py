@@ -51,7 +51,7 @@ def _execute(args: argparse.Namespace, target: Sequence[str] | None) -> int:
     with _compiled(args, target) as path:
         batch = None if _is_onnx(args) else args.batch
         model = loaded(path, plan, args.input, batch)
-        whole = model.on_cpu().whole(model.arrays) if args.profile else None
+        whole = model.module.whole(model.arrays) if args.profile else None
         works = [] if whole is None else work_of(whole, str(args.model))
         figures = measure(model, plan, path.stat().st_size)
         if args.profile:

@@ -13,7 +13,7 @@ import numpy as np
 from gsb_tvm.dialect.errors import UsageError
 from gsb_tvm.inputs import read_inputs
 from gsb_tvm.loading import load
-from gsb_tvm.profiling import Breakdown, breakdown, sample
+from gsb_tvm.profiling import Breakdown, breakdown, sample, sample_launches
 from gsb_tvm.runtime.arrays import Array
 from gsb_tvm.runtime.batches import sized
 from gsb_tvm.runtime.cuda.launching import Resident
@@ -99,21 +99,6 @@ class Loaded:
     load_s: float
     first_s: float
     added_bytes: int
-
-    def on_cpu(self) -> Module:
-        """The model, whose steps can be timed.
-
-        Raises
-        ------
-        UsageError
-            It is for a GPU.
-        """
-        if isinstance(self.module, CudaModule):
-            raise UsageError(
-                f"{self.module.metadata.model.name}: --profile times steps on a CPU, and those of "
-                f"{self.module.metadata.target.gpu} overlap. Leave it out, or use NVIDIA's ncu."
-            )
-        return self.module
 
 
 def loaded(path: Path, plan: Plan, inputs: Sequence[str], batch: int | None = None) -> Loaded:
@@ -207,10 +192,17 @@ def _queued(call: Resident, plan: Plan, run_s: float) -> float:
 
 
 def profiled(model: Loaded, plan: Plan, works: Sequence[Work], *, has_limit: bool) -> Breakdown:
-    """Time the steps, whose work is ``works``; what the machine can do at best before and after."""
-    module = model.on_cpu()
-    metadata = module.metadata
+    """Time the steps, whose work is ``works``; what the machine can do at best before and after.
+
+    Of a GPU that is not known.
+    """
+    module, metadata = model.module, model.module.metadata
+    program = module.whole(model.arrays)
     ideal: Sequence[float | None] = [None] * len(works)
+    if isinstance(module, CudaModule):
+        call = module.resident(model.arrays)
+        samples = sample_launches(call, program, seconds=plan.seconds, runs=plan.runs)
+        return breakdown(program, works, samples, ideal)
     if has_limit:
         from gsb_tvm.limits import prepared  # imports TVM
 
@@ -222,4 +214,4 @@ def profiled(model: Loaded, plan: Plan, works: Sequence[Work], *, has_limit: boo
     if has_limit:
         limits.measure()
         ideal = limits.ideal_seconds(works)
-    return breakdown(module.whole(model.arrays), works, samples, ideal)
+    return breakdown(program, works, samples, ideal)

@@ -9,6 +9,8 @@ import msgspec
 import numpy as np
 
 from gsb_tvm.runtime.arrays import Array
+from gsb_tvm.runtime.cuda.launch_times import LaunchTimer, units
+from gsb_tvm.runtime.cuda.launching import Resident
 from gsb_tvm.runtime.metadata import Program
 from gsb_tvm.runtime.session import Module
 from gsb_tvm.runtime.timing import Seconds
@@ -43,6 +45,25 @@ def sample(module: Module, arrays: Sequence[Array], *, seconds: float, runs: int
     last = time.perf_counter()
     rate = (module.step_ticks(arrays)[0] - ticks[0][0]) / (last - starts[0])
     return Samples(np.array(whole), np.diff(np.array(ticks), axis=1) / rate)
+
+
+def sample_launches(
+    call: Resident, program: Program, *, seconds: float, runs: int | None
+) -> Samples:
+    """Time a program on a GPU and its launches in turn; steps that share some have equal shares."""
+    parts = units(program.launches)
+    shares = np.zeros((len(parts), len(program.steps)))
+    for number, part in enumerate(parts):
+        steps = sorted({step for launch in part for step in program.launches[launch].steps})
+        shares[number, steps] = 1 / len(steps)
+    timer = LaunchTimer(call, parts)
+    whole: list[float] = []
+    found: list[list[float]] = []
+    end = time.perf_counter() + seconds
+    while not whole or (time.perf_counter() < end if runs is None else len(whole) < runs):
+        whole.append(timer.whole())
+        found.append(timer.parts())
+    return Samples(np.array(whole), np.array(found) @ shares)
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -83,7 +104,8 @@ class Breakdown(msgspec.Struct, frozen=True):
     ----------
     whole_us, steps_us, rest_us
         A run as a user starts it, the sum of its steps, and what is in none of them: Python, the
-        start of the threads, copies of the outputs.
+        start of the threads, copies of the outputs. On a GPU, a run by its clock; steps are timed
+        one by one there, so that what lies between them may be less than nothing.
     steps, layers, shapes, kinds
         Each step in order; sums by layer, by kind and shape, by kind.
     """

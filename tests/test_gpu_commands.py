@@ -5,9 +5,7 @@ import json
 import numpy as np
 import pytest
 
-import gsb_tvm
 from gsb_tvm.driver import compile_model
-from gsb_tvm.models.demo import model_path
 from gsb_tvm.options import Options
 from gsb_tvm.targets import resolve
 from tests import tiny_models as tiny
@@ -96,9 +94,16 @@ def test_the_table_of_bench_is_of_the_gpu(on_gpu):
     assert "thread" not in done.out
 
 
-def test_bench_does_not_profile_a_gpu(on_gpu):
-    done = on_gpu("bench", "gpu.so", "--profile")
-    refused(done, 2, "open.onnx: --profile times steps on a CPU", "sm_90", "ncu")
+def test_bench_times_each_launch(on_gpu):
+    done = on_gpu("bench", "gpu.so", "--batch", 2, "--profile", "--runs", 1, "--json")
+    assert (done.code, done.err) == (0, ""), done
+    profile = json.loads(done.out)["profile"]
+    (layer,) = [line for line in profile["layers"] if line["macs"]]
+    assert (layer["layer"], layer["macs"]) == ("layer_MatMul", 2 * 5 * 40 * 24)
+    assert sum(line["us"] for line in profile["steps"]) == pytest.approx(profile["steps_us"])
+    assert all(line["us"] > 0 and line["limit"] is None for line in profile["steps"])
+    done = on_gpu("bench", "gpu.so", "--batch", 3, "--profile")
+    refused(done, 2, "a batch of 3 is 2 + 1, and steps are those of one program")
 
 
 @without_driver
@@ -137,16 +142,3 @@ def test_doctor_needs_neither(gsb, folder):
         done.out.split()
     )
     assert "only for running on GPUs" in done.out
-
-
-def test_the_demo_model_computes_what_a_cpu_does(gsb, tmp_path):
-    options = Options(tmp_path / "demo.so", verify=False)
-    with emulating(tmp_path):
-        compile_model(model_path(), resolve("cuda -arch=sm_90"), options)
-    x = np.random.default_rng(0).standard_normal((1, 1, 8, 8)).astype(np.float32)
-    np.save(tmp_path / "x.npy", x)
-    words = ("run", "demo.so", "--input", "x.npy", "-o", "y.npz")
-    done = gsb(tmp_path, *words, patch=attaching(tmp_path))
-    assert (done.code, done.err) == (0, ""), done
-    (found,) = np.load(tmp_path / "y.npz").values()
-    np.testing.assert_allclose(found, gsb_tvm.build(model_path())(x), rtol=0, atol=1e-5)

@@ -40,6 +40,23 @@ def cut(count: int, programs: Sequence[Program]) -> list[Program]:
     return found
 
 
+def only(found: Sequence[Program], programs: Sequence[Program]) -> Program:
+    """The one of ``programs`` that computes a call, which is cut into ``found``.
+
+    Raises
+    ------
+    UsageError
+        They are several.
+    """
+    if len(found) > 1:
+        sizes = ", ".join(str(program.batch) for program in programs)
+        raise UsageError(
+            f"a batch of {sum(p.batch for p in found)} is {' + '.join(str(p.batch) for p in found)}"
+            f", and steps are those of one program. Choose a batch of {sizes}."
+        )
+    return found[0]
+
+
 def sized(spec: Tensor, batch: int) -> Tensor:
     """``spec`` with another first extent."""
     return Tensor(spec.name, (batch, *spec.shape[1:]), spec.dtype)

@@ -13,7 +13,7 @@ from gsb_tvm.dialect.errors import ArtefactError, UsageError
 from gsb_tvm.runtime import metadata as meta
 from gsb_tvm.runtime.arguments import ordered
 from gsb_tvm.runtime.arrays import Array, address, as_array, as_input, is_torch, zeros
-from gsb_tvm.runtime.batches import cut, fit_together, sized
+from gsb_tvm.runtime.batches import cut, fit_together, only, sized
 from gsb_tvm.runtime.library import Library
 from gsb_tvm.runtime.sections import Contents
 from gsb_tvm.runtime.workers import check_threads, share
@@ -134,14 +134,7 @@ class Module:
         UsageError
             The call is cut into several.
         """
-        found = self.programs(inputs)
-        if len(found) > 1:
-            sizes = ", ".join(str(program.batch) for program in self.metadata.programs)
-            raise UsageError(
-                f"a batch of {len(inputs[0])} is {' + '.join(str(p.batch) for p in found)}, and "
-                f"steps are those of one program. Choose a batch of {sizes}."
-            )
-        return found[0]
+        return only(self.programs(inputs), self.metadata.programs)
 
     def save(self, path: str | Path) -> None:
         """Write the artefact to ``path`` and its metadata beside it.

@@ -10,6 +10,7 @@ import pytest
 import gsb_tvm
 from gsb_tvm.dialect.errors import ArtefactError, UsageError
 from gsb_tvm.runtime.cuda.driver import CudaDevice
+from gsb_tvm.runtime.cuda.launch_times import LaunchTimer, units
 from tests.libcuda.process import call, count
 from tests.libcuda.tensors import GpuTensor
 
@@ -20,30 +21,40 @@ BATCHES = (1, 2)
 MOST = 5
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """A layer of an open batch: model.so for sm_80, emulated, x and what a CPU makes of it."""
+def compiled(folder, model, x, batch=None):
+    """Into ``folder``: model.so for sm_80, emulated, ``x`` and what a CPU makes of it."""
     from gsb_tvm.driver import compile_model
     from gsb_tvm.options import Options
     from gsb_tvm.targets import resolve
-    from tests import tiny_models
     from tests.libcuda.emulations import emulating
 
-    folder = tmp_path_factory.mktemp("artefact")
-    assert (tiny_models.TOKENS, tiny_models.FEATURES, tiny_models.COLUMNS) == (
-        TOKENS,
-        FEATURES,
-        COLUMNS,
-    )
-    shapes = {"shape": ("n", TOKENS, FEATURES), "out_shape": ("n", TOKENS, COLUMNS)}
-    model = tiny_models.binary_linear(**shapes)
-    options = Options(folder / "model.so", verify=False, batch=BATCHES)
+    options = Options(folder / "model.so", verify=False, batch=batch)
     with emulating(folder):
         compile_model(model, resolve("cuda -arch=sm_80"), options)
-    on_cpu = gsb_tvm.build(model, batch=BATCHES)
-    x = np.random.default_rng(0).standard_normal((MOST, TOKENS, FEATURES)).astype(np.float32)
-    np.savez(folder / "numbers.npz", x=x, y=on_cpu(x))
+    x = x.astype(np.float32)
+    np.savez(folder / "numbers.npz", x=x, y=gsb_tvm.build(model, batch=batch)(x))
     return folder
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A layer of an open batch."""
+    from tests import tiny_models as tiny
+
+    assert (tiny.TOKENS, tiny.FEATURES, tiny.COLUMNS) == (TOKENS, FEATURES, COLUMNS)
+    shapes = {"shape": ("n", TOKENS, FEATURES), "out_shape": ("n", TOKENS, COLUMNS)}
+    x = np.random.default_rng(0).standard_normal((MOST, TOKENS, FEATURES))
+    folder = tmp_path_factory.mktemp("layer")
+    return compiled(folder, tiny.binary_linear(**shapes), x, BATCHES)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """The demo model."""
+    from gsb_tvm.models.demo import model_path
+
+    x = np.random.default_rng(0).standard_normal((1, 1, 8, 8))
+    return compiled(tmp_path_factory.mktemp("demo"), model_path(), x)
 
 
 def numbers(folder):
@@ -203,6 +214,24 @@ def gives_all_back(folder):
 
 def test_nothing_is_left_of_a_module(made):
     call(gives_all_back, made, kernels=made, arch=80)
+
+
+def computes_while_it_is_timed(folder):
+    """Steps leave what they read as it is, and state as they find it."""
+    module = loaded(folder)
+    x, y = numbers(folder)
+    np.testing.assert_allclose(module(x), y, rtol=0, atol=1e-5)
+    resident = module.resident(module.inputs(x))
+    timer = LaunchTimer(resident, units(module.whole(x).launches))
+    assert timer.whole() > 0
+    assert min(timer.parts()) > 0
+    found = np.empty_like(y)
+    resident.device.download(found, resident.nodes[-1].target, resident.stream)
+    np.testing.assert_array_equal(found, module(x))
+
+
+def test_the_demo_model_and_its_times(demo):
+    call(computes_while_it_is_timed, demo, kernels=demo, arch=80)
 
 
 def is_refused(folder):

@@ -38,15 +38,48 @@ class Room:
 
 @dataclass(frozen=True)
 class Resident:
-    """A call whose tensors are on the GPU: ``start`` puts it into a stream, ``wait`` waits."""
+    """A call whose tensors are on the GPU: ``start`` puts ``nodes`` into ``stream``."""
 
+    device: Device
+    stream: Stream
+    nodes: Sequence[Node]
     start: Callable[[], None]
-    wait: Callable[[], None]
+
+    def wait(self) -> None:
+        """Wait for what was put there."""
+        self.device.synchronize(self.stream)
 
     def run(self) -> None:
         """Run once."""
         self.start()
         self.wait()
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one program does of a call, and where the tensors of that are."""
+
+    program: meta.Program
+    inputs: Sequence[Pointer]
+    outputs: Sequence[Pointer]
+
+
+def shares(
+    programs: Sequence[meta.Program], inputs: Sequence[Pointer], outputs: Sequence[Pointer]
+) -> list[Part]:
+    """Parts of a call that ``programs`` compute together, one batch behind the other."""
+    found, at = [], 0
+    for program in programs:
+        read, written = (
+            [
+                pointer + at * (size_of(spec) // max(program.batch, 1))
+                for pointer, spec in zip(pointers, specs, strict=True)
+            ]
+            for pointers, specs in ((inputs, program.inputs), (outputs, program.outputs))
+        )
+        found.append(Part(program, read, written))
+        at += program.batch
+    return found
 
 
 class Launcher:
@@ -57,55 +90,40 @@ class Launcher:
     ) -> None:
         self._device, self._functions, self._weights = device, functions, weights
 
-    def run(
-        self,
-        program: meta.Program,
-        inputs: Sequence[Pointer],
-        outputs: Sequence[Pointer],
-        stream: Stream,
-        room: Room,
-        *,
-        is_recorded: bool,
-    ) -> None:
+    def run(self, part: Part, stream: Stream, room: Room, *, is_recorded: bool) -> None:
         """All launches as one graph; one by one where somebody else records the stream."""
-
-        def node(number: int) -> Node:
-            return self._node(program, number, inputs, outputs, room)
-
         if is_recorded:
-            for number in range(_length(program)):
-                self._device.run(node(number), stream)
+            for node in self.nodes(part, room):
+                self._device.run(node, stream)
             return
-        known = room.graphs.get(program.entry)
+        known = room.graphs.get(part.program.entry)
         if known is None:
-            nodes = [node(number) for number in range(_length(program))]
-            known = _Recorded(self._device.graph(nodes), nodes, _moving(program))
-            room.graphs[program.entry] = known
+            nodes = self.nodes(part, room)
+            known = _Recorded(self._device.graph(nodes), nodes, _moving(part.program))
+            room.graphs[part.program.entry] = known
         for number in known.moving:
-            if (wanted := node(number)) != known.nodes[number]:
+            if (wanted := self._node(part, number, room)) != known.nodes[number]:
                 self._device.change(known.graph, number, wanted)
                 known.nodes[number] = wanted
         self._device.run_graph(known.graph, stream)
 
-    def _node(
-        self,
-        program: meta.Program,
-        number: int,
-        inputs: Sequence[Pointer],
-        outputs: Sequence[Pointer],
-        room: Room,
-    ) -> Node:
-        """A launch of a program by its number, or, behind the last, the copy of an output."""
+    def nodes(self, part: Part, room: Room) -> list[Node]:
+        """All launches in order, then the copies of outputs."""
+        return [self._node(part, number, room) for number in range(_length(part.program))]
+
+    def _node(self, part: Part, number: int, room: Room) -> Node:
+        """A launch by its number, or, behind the last, the copy of an output."""
+        program = part.program
 
         def place(where: meta.Place) -> Pointer:
             if where.where == "input":
-                return inputs[where.at]
+                return part.inputs[where.at]
             return (room.memory.pointer if where.where == "memory" else self._weights) + where.at
 
         if number >= len(program.launches):
             output = _copied(program)[number - len(program.launches)]
             source = place(program.results[output])
-            return CopyNode(outputs[output], source, size_of(program.outputs[output]))
+            return CopyNode(part.outputs[output], source, size_of(program.outputs[output]))
         launch = program.launches[number]
         function = self._functions[program.entry][launch.function]
         return LaunchNode(function, launch.grid, launch.block, tuple(map(place, launch.arguments)))

@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,17 @@ from gsb_tvm.dialect.errors import ArtefactError, UsageError
 from gsb_tvm.runtime import metadata as meta
 from gsb_tvm.runtime.arguments import ordered
 from gsb_tvm.runtime.arrays import Array
-from gsb_tvm.runtime.batches import cut, fit_together, sized
+from gsb_tvm.runtime.batches import cut, fit_together, only, sized
 from gsb_tvm.runtime.cuda import tensors
 from gsb_tvm.runtime.cuda.driver import CudaDevice, Device, Pointer, Stream
-from gsb_tvm.runtime.cuda.launching import Held, Launcher, Resident, Room, size_of
+from gsb_tvm.runtime.cuda.launching import (
+    Held,
+    Launcher,
+    Resident,
+    Room,
+    shares,
+    size_of,
+)
 from gsb_tvm.runtime.cuda.symbols import cubin_symbol, ptx_symbol, section_of
 from gsb_tvm.runtime.sections import Contents, find_section
 from gsb_tvm.targets.gpus import capability
@@ -105,7 +111,8 @@ class CudaModule:
             written = self._staged(outputs, len(inputs), room)
         else:
             found, written = results, self._written(results, outputs, handle)
-        self._run(programs, read, written, handle, room, is_recorded=is_recorded)
+        for part in shares(programs, read, written):
+            self._launcher.run(part, handle, room, is_recorded=is_recorded)
         if results is None:
             for array, pointer in zip(found, written, strict=True):
                 self._device.download(array, pointer, handle)
@@ -130,6 +137,10 @@ class CudaModule:
         """Programs that compute a call on ``inputs``, in the order of the batch."""
         return self._shapes(inputs)[0]
 
+    def whole(self, inputs: Sequence[Array]) -> meta.Program:
+        """The one program that computes a call on ``inputs``; raises where they are several."""
+        return only(self.programs(inputs), self.metadata.programs)
+
     def resident(self, inputs: Sequence[Array]) -> Resident:
         """A call on ``inputs``, which are copied to the GPU only now; outputs stay there.
 
@@ -142,8 +153,14 @@ class CudaModule:
             for number, (value, spec) in enumerate(zip(inputs, specs, strict=True))
         ]
         written = self._staged(outputs, len(read), room)
-        start = partial(self._run, programs, read, written, stream, room, is_recorded=False)
-        return Resident(start, partial(self._device.synchronize, stream))
+        parts = shares(programs, read, written)
+        nodes = [node for part in parts for node in self._launcher.nodes(part, room)]
+
+        def start() -> None:
+            for part in parts:
+                self._launcher.run(part, stream, room, is_recorded=False)
+
+        return Resident(self._device, stream, nodes, start)
 
     def save(self, path: str | Path) -> None:
         """Write the artefact to ``path`` and its metadata beside it.
@@ -203,28 +220,6 @@ class CudaModule:
     def _taken(self, value: Any, spec: meta.Tensor, stream: Stream) -> tensors.OnDevice:
         found = tensors.taken(value, spec.name, self._device.ordinal, stream)
         return tensors.checked(found, spec)
-
-    def _run(
-        self,
-        programs: Sequence[meta.Program],
-        inputs: Sequence[Pointer],
-        outputs: Sequence[Pointer],
-        stream: Stream,
-        room: Room,
-        *,
-        is_recorded: bool,
-    ) -> None:
-        at = 0
-        for program in programs:
-            read, written = (
-                [
-                    pointer + at * (size_of(spec) // max(program.batch, 1))
-                    for pointer, spec in zip(pointers, specs, strict=True)
-                ]
-                for pointers, specs in ((inputs, program.inputs), (outputs, program.outputs))
-            )
-            self._launcher.run(program, read, written, stream, room, is_recorded=is_recorded)
-            at += program.batch
 
     def _room(self, stream: Stream) -> Room:
         """Memory of the calling thread's calls on a stream."""
