@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gsb_tvm.runtime.cuda.driver import Device, LaunchNode, Pointer
+from gsb_tvm.runtime.cuda.launching import Held
 
 _CHAINS = 8  # products of a warp that do not wait for each other
 _STEPS = 4096
@@ -30,12 +31,15 @@ class Loop:
         Of the unit, done by a warp in a step of a chain, or by a block.
     is_memory
         Whether a block reads or copies a chunk; else warps multiply.
+    most_warps
+        Of a block.
     """
 
     function: str
     unit: str
     amount: int
     is_memory: bool = False
+    most_warps: int = 32
 
 
 LOOPS = (
@@ -96,8 +100,8 @@ class Limits:
     def __init__(self, device: Device, cubin: bytes, multiprocessors: int) -> None:
         self._device, self._module = device, device.load(cubin)
         self._multiprocessors = multiprocessors
-        self._out = device.allocate(1 << 12)
-        self._memory: list[Pointer] = []
+        self._out = Held(device, 1 << 12)
+        self._memory: list[Held] = []
 
     def node(self, function: str, blocks: int = 1, warps: int = 1) -> LaunchNode:
         """A launch of a function."""
@@ -108,11 +112,11 @@ class Limits:
     def _pointers(self, function: str) -> Sequence[Pointer]:
         loop = next((loop for loop in LOOPS if loop.function == function), None)
         if loop is None or not loop.is_memory:
-            return [self._out]
+            return [self._out.pointer]
         while len(self._memory) < 2:
-            self._memory.append(self._device.allocate(_MEMORY))
+            self._memory.append(Held(self._device, _MEMORY))
         first, second = self._memory
-        return [first, second if function == "memory_copy" else self._out]
+        return [first.pointer, (second if function == "memory_copy" else self._out).pointer]
 
     def rate(self, loop: Loop, seconds_of: Callable[[Any], float]) -> Rate:
         """The best of some sizes; ``seconds_of`` times a launch."""
@@ -127,7 +131,7 @@ class Limits:
         if loop.is_memory:
             yield from ((_MEMORY // _CHUNK, warps) for warps in (8, 16, 32))
         else:
-            for warps in _WARPS:
+            for warps in (count for count in _WARPS if count <= loop.most_warps):
                 yield self._multiprocessors * (2 if warps < 32 else 1), warps
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.gpu import limits, parts
+from benchmarks.gpu import hopper, limits, parts
 from benchmarks.gpu.limits import LOOPS, Loop, Rate, share, work
 from benchmarks.gpu.timing import compared, figures
 from gsb_tvm.dialect.bits import Rows
@@ -39,6 +39,15 @@ def test_a_block_has_several_loads_on_their_way(loops, function):
     assert loops[function]["LDG"] >= 8
 
 
+@pytest.mark.parametrize(
+    ("function", "instruction"), [("b1_wgmma", "BGMMA"), ("int8_wgmma", "IGMMA")]
+)
+def test_a_loop_of_hopper(function, instruction):
+    found = instructions_of(hopper.compiled())[function]
+    assert found[instruction] >= 32
+    assert function in {loop.function for loop in hopper.LOOPS}
+
+
 def test_every_loop_is_there(loops):
     wanted = {limits.NOTHING, limits.PAUSE, limits.OVERLAPPING, *(loop.function for loop in LOOPS)}
     assert loops.keys() == wanted
@@ -62,6 +71,9 @@ class Gpu:
 
     def allocate(self, size):
         return size
+
+    def free(self, pointer):
+        pass
 
     def load(self, image):
         return image
@@ -109,6 +121,18 @@ class Clock:
     def seconds(self, run, times):
         assert times == 2
         return run()
+
+
+def test_no_more_warps_than_fit():
+    measured = limits.Limits(Gpu(), b"", 132)
+    seen = set()
+
+    def seconds_of(node: LaunchNode) -> float:
+        seen.add(node.block[0] // 32)
+        return 1.0
+
+    measured.rate(hopper.LOOPS[0], seconds_of)
+    assert seen == {4, 8}
 
 
 def test_runs_in_turn():

@@ -2,8 +2,9 @@
 
 ``contents.json`` lists it. Each kernel is a cubin of its own, ``kernels/<name>.cubin``, beside
 inputs and outputs where no oracle knows them. Each model is an artefact, ``<name>.so``, beside the
-outputs of its CPU's artefact, ``<name>.npz``. ``limits.cubin`` holds the loops of
-:mod:`benchmarks.gpu.limits`, and ``site`` packages that such a machine lacks.
+outputs of its CPU's artefact, ``<name>.npz``. ``limits.cubin`` and
+``limits-hopper.cubin`` hold the loops of :mod:`benchmarks.gpu.limits` and
+:mod:`benchmarks.gpu.hopper`, and ``site`` packages that such a machine lacks.
 
 Nothing here and nothing that is imported here needs TVM.
 """
@@ -16,7 +17,7 @@ from gsb_tvm.dialect.errors import ArtefactError
 from gsb_tvm.runtime import metadata as meta
 
 CONTENTS = "contents.json"
-LIMITS = "limits.cubin"
+LIMITS, HOPPER_LIMITS = "limits.cubin", "limits-hopper.cubin"
 SITE = "site"
 DEIT_SMALL = "deit-small"
 """The model that is timed, and its preset in :mod:`gsb_tvm.models.gsb`."""

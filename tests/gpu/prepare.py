@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 
 import gsb_tvm
-from benchmarks.gpu import limits
+from benchmarks.gpu import hopper, limits
 from gsb_tvm.command import Parser, batches, run
 from gsb_tvm.dialect.errors import ExitCode, ToolchainError
 from gsb_tvm.driver import compile_model
@@ -63,6 +63,8 @@ def execute(args: argparse.Namespace) -> int:
     if args.model is not None:
         models.append(model(args.folder, layout.DEIT_SMALL, args.model, args.batch, args.arch))
     write_file(args.folder / layout.LIMITS, limits.compiled(args.arch))
+    if hopper.ARCH.startswith(args.arch):
+        write_file(args.folder / layout.HOPPER_LIMITS, hopper.compiled())
     wanted = [*planned(resolve(f"cuda -arch={args.arch}")), *planned_floats()]
     cases = kernels(args.folder, wanted, args.arch, args.jobs)
     if args.site:

@@ -4,14 +4,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.gpu import hopper
 from benchmarks.gpu.chip import multiprocessors
 from benchmarks.gpu.events import Clock
-from benchmarks.gpu.limits import LOOPS, NOTHING, OVERLAPPING, Limits, Rate
+from benchmarks.gpu.limits import LOOPS, NOTHING, OVERLAPPING, Limits, Loop, Rate
 from benchmarks.gpu.overlap import Recorded
 from benchmarks.gpu.timing import compared
 from gsb_tvm.runtime.cuda.driver import CudaDevice, Device
 from tests.gpu.environment import gpu_state
-from tests.gpu.folder import LIMITS
+from tests.gpu.folder import HOPPER_LIMITS, LIMITS
 from tests.gpu.rows import Row
 from tests.gpu.stages import Check
 
@@ -20,36 +21,46 @@ _LAUNCHES = 200  # of a graph or in a row, to time one
 _LAUNCH, _OVERLAP = "launches that do nothing", "launches that overlap"
 
 
-def units(_folder: Path) -> list[str]:
+def units(folder: Path) -> list[str]:
     """Each loop, then launches."""
-    return [*(loop.function for loop in LOOPS), _LAUNCH, _OVERLAP]
+    return [*_loops(folder), _LAUNCH, _OVERLAP]
+
+
+def _loops(folder: Path) -> dict[str, tuple[Loop, str]]:
+    """Name -> loop and the file that holds it; Hopper's only where the folder is for one."""
+    found = {loop.function: (loop, LIMITS) for loop in LOOPS}
+    if (folder / HOPPER_LIMITS).exists():
+        found |= {loop.function: (loop, HOPPER_LIMITS) for loop in hopper.LOOPS}
+    return found
 
 
 def opened(folder: Path, _wanted: Sequence[str]) -> Check:
     """The GPU with the loops."""
     device = CudaDevice(0)
     clock = Clock(device)
-    limits = limits_of(folder, device)
 
     def check(unit: str) -> Iterator[Row]:
         if unit == _LAUNCH:
-            yield _launches(device, clock, limits)
-            return
-        if unit == _OVERLAP:
+            yield _launches(device, clock, limits_of(folder, device))
+        elif unit == _OVERLAP:
             yield _overlapping(device, clock, (folder / LIMITS).read_bytes())
-            return
-        loop = next(loop for loop in LOOPS if loop.function == unit)
-        rate = limits.rate(loop, seconds_of(device, clock))
-        figures = {f"T{rate.unit}/s": rate.per_second / 1e12}
-        text = f"{rate.blocks} blocks of {rate.warps} warps; {gpu_state()}"
-        yield Row(unit, "figure", text, figures)
+        else:
+            loop, file = _loops(folder)[unit]
+            yield _rate(loop, limits_of(folder, device, file), device, clock)
 
     return check
 
 
-def limits_of(folder: Path, device: Device) -> Limits:
-    """The loops of a folder on a GPU."""
-    return Limits(device, (folder / LIMITS).read_bytes(), multiprocessors(device.ordinal))
+def _rate(loop: Loop, limits: Limits, device: Device, clock: Clock) -> Row:
+    rate = limits.rate(loop, seconds_of(device, clock))
+    figures = {f"T{rate.unit}/s": rate.per_second / 1e12}
+    text = f"{rate.blocks} blocks of {rate.warps} warps; {gpu_state()}"
+    return Row(loop.function, "figure", text, figures)
+
+
+def limits_of(folder: Path, device: Device, file: str = LIMITS) -> Limits:
+    """The loops of a file of a folder on a GPU."""
+    return Limits(device, (folder / file).read_bytes(), multiprocessors(device.ordinal))
 
 
 def seconds_of(device: Device, clock: Clock) -> Callable[[Any], float]:
