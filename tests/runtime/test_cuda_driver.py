@@ -93,6 +93,29 @@ def test_a_graph_is_run_and_changed(kernels):
     call(runs_a_graph, kernels, kernels=kernels, arch=80)
 
 
+def times_a_graph(folder):
+    gpu, twice, a, b = opened(folder)
+    x = numbers()
+    gpu.upload(a, x, 0)
+    graph = gpu.graph([launch(twice, b, a), CopyNode(a, b, 4 * N)])
+    assert gpu.seconds(graph, 0) > 0
+    np.testing.assert_array_equal(read(gpu, a), 4 * x)
+    assert count("events") == 0
+
+
+def test_a_graph_is_timed_in_the_second_of_two_runs(kernels):
+    call(times_a_graph, kernels, kernels=kernels, arch=80)
+
+
+def says_what_it_is():
+    gpu = CudaDevice(0)
+    assert (gpu.name(), gpu.multiprocessors()) == ("Stand-in GPU", 132)
+
+
+def test_a_gpu_has_a_name(kernels):
+    call(says_what_it_is, kernels=kernels)
+
+
 def finds_memory_of_zeros(folder):
     gpu, *_ = opened(folder)
     assert not read(gpu, gpu.allocate(4 * N)).any()

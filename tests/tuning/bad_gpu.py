@@ -19,6 +19,7 @@ BAD = {
     "fickle": "wrong result",
     "overruns": "outside its tensors",
     "underruns": "outside its tensors",
+    "goes far": "CUDA_ERROR_ILLEGAL_ADDRESS",
     "spoils input": "changed its input",
     "keeps count": "left something in its state",
     "unknown function": 'identifier "no_such_function" is undefined',
@@ -81,6 +82,9 @@ def _misbehave(kind: str, x: Any, y: Any, at: Any, count: Any, calls: Any) -> No
         case "underruns":
             with T.If(at == 0), T.Then():
                 T.buffer_store(y, T.int32(1), [T.int32(-1)])
+        case "goes far":
+            with T.If(at == 0), T.Then():
+                T.buffer_store(y, T.int32(1), [1 << 28])
         case "spoils input":
             with T.If(at == SIZE - 1), T.Then():
                 T.buffer_store(x, T.int32(-1), [SIZE - 1])

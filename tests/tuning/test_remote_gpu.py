@@ -98,6 +98,19 @@ def test_what_a_kernel_does_wrong_is_its_fault(farm: Farm) -> None:
             machine.load(farm.kernel("many threads"))(*tensors)
 
 
+def test_a_gpu_that_a_kernel_spoiled_is_well_for_the_next(farm: Farm) -> None:
+    path = farm.kernel("goes far")
+    with farm.place().open(60) as machine:
+        tensors = [machine.tensor(ONES), machine.tensor(0 * ONES)]
+        with pytest.raises(KernelFailed, match="CUDA_ERROR_ILLEGAL_ADDRESS"):
+            machine.load(path)(*tensors)
+        with pytest.raises(KernelFailed, match="CUDA_ERROR_ILLEGAL_ADDRESS"):
+            machine.numpy(tensors[0])
+    farms.registered(farm.tracker.address(), 2)
+    with farm.place().open(60) as machine:
+        np.testing.assert_array_equal(machine.numpy(machine.tensor(ONES)), ONES)
+
+
 def test_an_endless_kernel_loses_its_session(farm: Farm) -> None:
     path = farm.kernel("endless")
     with pytest.raises(SessionExpired, match="took 10 s"), farm.place().open(10) as machine:
