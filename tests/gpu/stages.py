@@ -53,6 +53,7 @@ STAGES = (
     Stage("kernels", "tests.gpu.kernel_checks", 120, 30),
     Stage("models", "tests.gpu.model_checks", 60, 30),
     Stage("sanitizer", "tests.gpu.sanitizing", 90, 90),
+    Stage("tuner", "tests.gpu.tuner_checks", 30, 15),
     Stage("limits", "tests.gpu.timed_limits", 30, 15),
     OPPOSED,
     Stage("kernels timed", "tests.gpu.timed_kernels", 60, 15),

@@ -14,7 +14,7 @@ from benchmarks.gpu.parts import Watched, node_seconds, parts
 from gsb_tvm.models.demo import model_path
 from gsb_tvm.runtime.cuda.driver import CopyNode, CudaDevice
 from gsb_tvm.runtime.cuda.session import load_cuda
-from tests.gpu import model_checks, timed_kernels, timed_limits, watched_checks
+from tests.gpu import model_checks, timed_kernels, timed_limits, tuner_checks, watched_checks
 from tests.gpu.drawing import Array, images, samples
 from tests.gpu.folder import CONTENTS, LIMITS, artefact, contents
 from tests.gpu.kernel_checks import checking
@@ -45,6 +45,19 @@ def test_checks_pass(folder: Path, emulations: Path, tmp_path: Path):
         for row in stage["rows"]
     }
     assert rows["device"] == rows["graph"] == rows["values.0"] == "ok"
+
+
+def tries_kernels(folder):
+    tuner_checks._CALLS = 2
+    wanted = tuner_checks.units(Path(folder))
+    check = tuner_checks.opened(Path(folder), wanted)
+    for name in wanted:
+        (row,) = check(name)
+        assert (row.verdict, row.text) == ("ok", "on Stand-in GPU (sm_90, 132 multiprocessors)")
+
+
+def test_kernels_as_the_tuner_tries_them(folder: Path, emulations: Path):
+    call(tries_kernels, folder, kernels=emulations)
 
 
 def watches_kernels(folder):
