@@ -7,15 +7,18 @@ from typing import Any
 
 import msgspec
 
-from gsb_tvm.dialect.errors import ToolchainError
+from gsb_tvm.dialect.errors import ToolchainError, UsageError
 from gsb_tvm.frontend.reference import folded_model
 from gsb_tvm.runtime import emulate, session
 from gsb_tvm.runtime.build import Code, build
+from gsb_tvm.runtime.cuda.driver import CudaDevice
+from gsb_tvm.runtime.cuda.session import load_cuda
 from gsb_tvm.runtime.metadata import Metadata, Tensor, target_of
 from gsb_tvm.runtime.outfile import scratch_folder, write_file
 from gsb_tvm.runtime.reference import Run
 from gsb_tvm.runtime.verify import Verdict, Verification, skipped, verify
 from gsb_tvm.targets import Profile, missing_here
+from gsb_tvm.targets.gpus import Gpu, capability
 
 # An emulated network takes seconds for an image.
 _EMULATED_SAMPLES = 2
@@ -32,7 +35,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Check:
-    """One comparison, and where the compiled code ran: "here", "host build" or "emulated".
+    """One comparison, and where the code ran: "here", "GPU 0", "host build" or "emulated".
 
     ``batch`` is the program's, 0 where calls take the shapes as they stand.
     """
@@ -85,11 +88,14 @@ def check(
         The shared library that holds it; None where it goes into another kind.
     build_for_host
         Returns the module lowered for this machine, and this machine; called only where the code
-        is for another one. Of a GPU's code that alone is compared: the passes are the same.
+        is for another one, or for a GPU: the passes are the same.
     """
     batch = metadata.program.batch
     if profile.gpu is not None:
-        return [Check("host build", _host_build(reference, build_for_host, metadata), batch)]
+        here = [Check("host build", _host_build(reference, build_for_host, metadata), batch)]
+        if library is not None and (gpu := _gpu_for(profile.gpu)) is not None:
+            here.append(Check("GPU 0", _on_gpu(reference, library, metadata, gpu), batch))
+        return here
     if not missing_here(profile):
         if library is not None:
             found = _native(reference, library, metadata)
@@ -100,6 +106,24 @@ def check(
         Check("host build", _host_build(reference, build_for_host, metadata), batch),
         Check("emulated", _emulated(reference, code, profile, metadata), batch),
     ]
+
+
+def _gpu_for(made: Gpu) -> CudaDevice | None:
+    """The GPU of this machine, where it executes code for ``made``."""
+    try:
+        device = CudaDevice(0)
+    except UsageError:
+        return None
+    return device if capability(made.arch) <= device.capability() else None
+
+
+def _on_gpu(
+    reference: Reference, library: bytes, metadata: Metadata, gpu: CudaDevice
+) -> Verification:
+    with scratch_folder(len(library)) as folder:
+        path = folder / "model.so"
+        write_file(path, library)
+        return compare(load_cuda(path, gpu).run, reference, metadata.program.inputs)
 
 
 def _native(reference: Reference, library: bytes, metadata: Metadata) -> Verification:

@@ -1,6 +1,7 @@
 """Commands on artefacts for a GPU, on the stand-in for NVIDIA's driver (tests/libcuda)."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -55,6 +56,19 @@ def test_verify_compares_what_the_gpu_computes(on_gpu):
     done = on_gpu("verify", "gpu.so", "open.onnx")
     assert (done.code, done.err) == (0, ""), done
     assert done.out.count("ok") == len(BATCHES)
+
+
+def test_compile_compares_what_a_gpu_computes_where_there_is_one(gsb, folder, on_gpu):
+    words = ("compile", "open.onnx", "--target", "cuda", "-arch=sm_90", "--batch", "1,2")
+    words += ("-o", "again.so", "--json")
+    for run, wanted in ((on_gpu, ["host build", "GPU 0"]), (partial(gsb, folder), ["host build"])):
+        done = run(*words)
+        assert (done.code, done.err) == (0, ""), done
+        checks = json.loads(done.out)["verify"]["checks"]
+        assert [(check["where"], check["batch"]) for check in checks] == [
+            (place, batch) for batch in BATCHES for place in wanted
+        ]
+        assert {check["verdict"] for check in checks} == {"ok"}
 
 
 @without_driver

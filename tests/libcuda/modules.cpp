@@ -51,7 +51,7 @@ std::size_t bytes_of_elf(const char* image) {
     std::memcpy(&section, image + header.section_offset + i * header.section_size, sizeof section);
     if (section.type != kNoBits) end = std::max<std::size_t>(end, section.offset + section.size);
   }
-  // Byte 8 of the identification: from version 8 of NVIDIA's ABI on the architecture is one byte on.
+  // Byte 8 of the identification is the ABI's version: from 8 on the architecture is one byte on.
   const unsigned arch = header.flags >> (header.ident[8] >= 8 ? 8 : 0) & 0xff;
   const unsigned here = static_cast<unsigned>(world().arch);
   need(arch / 10 == here / 10 && arch <= here, CUDA_ERROR_NO_BINARY_FOR_GPU,
@@ -122,7 +122,9 @@ void perform_kernel(const Kernel& kernel) {
   }
   void* library = function.module->library;
   const auto run_it = reinterpret_cast<Launch>(dlsym(library, "gsb_launch"));
-  if (run_it(function.target, pointers.data(), function.pointers, kernel.grid, kernel.block, 0, 1)) {
+  const int failed = run_it(function.target, pointers.data(), function.pointers, kernel.grid,
+                            kernel.block, 0, 1);
+  if (failed) {
     say(function.name + ": " + reinterpret_cast<Error>(dlsym(library, "gsb_error"))());
     const bool is_stray = reinterpret_cast<Stray>(dlsym(library, "gsb_stray"))();
     throw Failure{is_stray ? CUDA_ERROR_ILLEGAL_ADDRESS : CUDA_ERROR_LAUNCH_FAILED};

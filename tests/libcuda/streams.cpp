@@ -173,6 +173,7 @@ GSB_API CUresult cuEventElapsedTime_v2(float* milliseconds, CUevent start, CUeve
     need(from.timed && to.timed && from.work && to.work, CUDA_ERROR_INVALID_HANDLE,
          "an event without a time");
     need(from.work->done && to.work->done, CUDA_ERROR_NOT_READY, "an event has not happened");
-    give(milliseconds, std::chrono::duration<float, std::milli>(to.happened - from.happened).count());
+    const std::chrono::duration<float, std::milli> between = to.happened - from.happened;
+    give(milliseconds, between.count());
   });
 }

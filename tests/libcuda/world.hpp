@@ -1,5 +1,5 @@
-// What the stand-in knows: GPUs, contexts, memory, work that waits, code, graphs. One lock guards it
-// all; every function of the API takes it (api.hpp).
+// What the stand-in knows: GPUs, contexts, memory, work that waits, code, graphs. One lock guards
+// it all; every function of the API takes it (api.hpp).
 #pragma once
 #include <chrono>
 #include <cstdio>
