@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from gsb_tvm.dialect.errors import ArtefactError, GpuError, UsageError
 from gsb_tvm.runtime.cuda.api import Driver
+from gsb_tvm.runtime.cuda.handles import Function, Graph, Owned
 
 Pointer = int
 Stream = int
@@ -182,8 +183,8 @@ class CudaDevice:
         """Give memory back, when all that uses it is done."""
         self._end(self._driver.api.cuMemFree, pointer)
 
-    def _owned(self, handle: Any, end: Callable[[Any], Any]) -> "_Owned":
-        return _Owned(handle, partial(self._end, end))
+    def _owned(self, handle: Any, end: Callable[[Any], Any]) -> Owned:
+        return Owned(handle, partial(self._end, end))
 
     def _end(self, end: Callable[[Any], Any], handle: Any) -> None:
         # A GPU that has failed refuses; whoever gave it the work is told so.
@@ -217,9 +218,7 @@ class CudaDevice:
     def function(self, module: Any, name: str) -> Any:
         """A function of loaded code, which stays loaded as long as the function is there."""
         with self._here() as api:
-            return _Function(
-                self._do(api.cuModuleGetFunction(module.handle, name.encode())), module
-            )
+            return Function(self._do(api.cuModuleGetFunction(module.handle, name.encode())), module)
 
     def run(self, node: Node, stream: Stream) -> None:
         """Do it behind what the stream does before."""
@@ -240,7 +239,7 @@ class CudaDevice:
             for node in nodes:
                 handles.append(self._add(graph.handle, handles[-1:] or None, node))
             executable = self._do(api.cuGraphInstantiate(graph.handle, 0))
-            return _Graph(graph, self._owned(executable, api.cuGraphExecDestroy), handles)
+            return Graph(graph, self._owned(executable, api.cuGraphExecDestroy), handles)
 
     def _add(self, graph: Any, before: list[Any] | None, node: Node) -> Any:
         api, count = self._driver.api, len(before or ())
@@ -305,31 +304,6 @@ class CudaDevice:
         copy.srcDevice, copy.dstDevice = node.source, node.target
         copy.WidthInBytes, copy.Height, copy.Depth = node.size, 1, 1
         return copy
-
-
-class _Owned:
-    """A handle of the driver's; ``end`` is called with it when nobody has it any more."""
-
-    def __init__(self, handle: Any, end: Callable[[Any], None]) -> None:
-        self.handle = handle
-        weakref.finalize(self, end, handle).atexit = False
-
-
-@dataclass(frozen=True, eq=False)
-class _Function:
-    """A function, and the code that it is of."""
-
-    handle: Any
-    code: _Owned
-
-
-@dataclass(frozen=True, eq=False)
-class _Graph:
-    """A graph as it was made, as it is executed, and its nodes."""
-
-    graph: _Owned
-    executable: _Owned
-    handles: list[Any]
 
 
 def _close(api: Any, device: Any, context: Any, stream: Any) -> None:
