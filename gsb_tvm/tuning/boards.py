@@ -14,6 +14,7 @@ from gsb_tvm.tuning.remote_gpu import RemoteGpu
 from gsb_tvm.tuning.sessions import BoardLost, longest_s
 
 _LOOK_SECONDS = 10.0
+_WAKE_SECONDS = 20.0  # of a session, that a GPU's driver may need before it does anything
 
 
 @dataclass(frozen=True)
@@ -41,17 +42,21 @@ class GpuBoards(Boards):
 
     @contextmanager
     def open(self, seconds: float) -> Iterator[RemoteGpu]:
-        """A session on one of them, which the board ends after ``seconds``.
+        """A session on one of them, which the board ends after ``seconds`` and its driver's.
 
         Raises
         ------
         BoardLost
             No board came free in time, or one that has no such GPU.
         """
-        with RemoteGpu(self.tracker, self.key, seconds) as machine:
+        with RemoteGpu(self.tracker, self.key, _WAKE_SECONDS + seconds) as machine:
             if unfit := machine.unfit(self.arch):
                 raise BoardLost(unfit)
             yield machine
+
+    def limits(self, seconds: float, memory_bytes: int) -> Limits:
+        """Longer by the wait for a board, and by what its driver needs to wake up."""
+        return super().limits(_WAKE_SECONDS + seconds, memory_bytes)
 
 
 def boards_of(tracker: Address, key: str, profile: Profile) -> tuple[Boards, int]:
@@ -84,7 +89,7 @@ def boards_of(tracker: Address, key: str, profile: Profile) -> tuple[Boards, int
 def _unfit(boards: GpuBoards) -> str:
     """Why a board has not the GPU; "" where it has, or none is free to be asked."""
     try:
-        with RemoteGpu(boards.tracker, boards.key, _LOOK_SECONDS, wait_s=_LOOK_SECONDS) as machine:
+        with RemoteGpu(boards.tracker, boards.key, _WAKE_SECONDS, wait_s=_LOOK_SECONDS) as machine:
             return machine.unfit(boards.arch)
     except BoardLost:
         return ""

@@ -14,6 +14,7 @@ from gsb_tvm.dialect.errors import ToolchainError, UsageError
 from gsb_tvm.runtime.kernel_library import kernel_in, write_kernel
 from gsb_tvm.schedules.records import load
 from gsb_tvm.targets import resolve
+from gsb_tvm.tuning import boards
 from gsb_tvm.tuning.boards import GpuBoards, boards_of
 from gsb_tvm.tuning.isolation import TrialError
 from gsb_tvm.tuning.sessions import BoardLost, KernelFailed, SessionExpired
@@ -111,7 +112,8 @@ def test_a_gpu_that_a_kernel_spoiled_is_well_for_the_next(farm: Farm) -> None:
         np.testing.assert_array_equal(machine.numpy(machine.tensor(ONES)), ONES)
 
 
-def test_an_endless_kernel_loses_its_session(farm: Farm) -> None:
+def test_an_endless_kernel_loses_its_session(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(boards, "_WAKE_SECONDS", 0.0)
     path = farm.kernel("endless")
     with pytest.raises(SessionExpired, match="took 10 s"), farm.place().open(10) as machine:
         machine.load(path)(machine.tensor(ONES), machine.tensor(0 * ONES))
