@@ -63,21 +63,28 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reference(msgspec.Struct, frozen=True, kw_only=True):
-    """Outputs of a model for ``count`` calls of ``batch`` images drawn from ``seed``.
+    """What a model makes of ``batch`` images, in several calls.
 
-    In the file they are an array called ``key``, (runs, count * batch, classes) float32: runs
-    differ by the rounding of their inputs alone. ``digest`` is that of the images.
+    Attributes
+    ----------
+    drawn
+        How many of the images are drawn; the others are these again, in any order. What depends on
+        the largest value of a batch is the same for them. Of batch 1 each call takes one.
+    seeds
+        Of the images of each call. No image is near an edge of rounding.
+    digest
+        Of all images, as :func:`tests.gpu.drawing.digest` makes it.
     """
 
     batch: int
-    count: int
-    seed: int
-    digest: str = ""
+    drawn: int
+    seeds: tuple[int, ...]
+    digest: str
 
     @property
     def key(self) -> str:
-        """Name of the array."""
-        return f"batch{self.batch}"
+        """Name of the outputs of the images drawn, (calls, images, classes) float32."""
+        return f"drawn{self.drawn}"
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):

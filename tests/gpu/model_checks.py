@@ -8,20 +8,22 @@ from typing import Any
 import numpy as np
 
 from gsb_tvm.runtime.cuda.session import CudaModule, load_cuda
-from gsb_tvm.runtime.verify import EXACT, Sample, judge, row_errors
+from gsb_tvm.runtime.verify import EXACT, row_errors
 from tests.gpu import folder as layout
-from tests.gpu.drawing import Array, digest, images, nudged
+from tests.gpu.drawing import Array, digest, images
 from tests.gpu.folder import Model, Reference, contents
 from tests.gpu.rows import Row
 from tests.gpu.stages import Check
+from tests.gpu.widening import order
 
 _CALLS, _THREADS = 50, 8
+_WRONG_CALLS, _WRONG_IMAGES = 1 / 4, 1 / 8
 
 
 def units(folder: Path) -> list[str]:
     """Each reference of each model, then each way to call a model."""
     models = contents(folder).models
-    against = [f"{model.name}, {each.key}" for model in models for each in model.references]
+    against = [f"{model.name}, batch {each.batch}" for model in models for each in model.references]
     return [*against, *(f"{model.name}, {way}" for model in models for way in _WAYS)]
 
 
@@ -38,7 +40,7 @@ def opened(folder: Path, _wanted: Sequence[str]) -> Check:
         if what in _WAYS:
             yield _same(unit, _WAYS[what](loaded[name], _calls(loaded[name], model)))
         else:
-            reference = next(each for each in model.references if each.key == what)
+            reference = next(each for each in model.references if what == f"batch {each.batch}")
             wanted = np.load(layout.references(folder, model))[reference.key]
             yield against(unit, loaded[name], reference, wanted)
 
@@ -46,46 +48,43 @@ def opened(folder: Path, _wanted: Sequence[str]) -> Check:
 
 
 def against(unit: str, module: CudaModule, reference: Reference, wanted: Array) -> Row:
-    """A model's outputs against (runs, images, classes) of a CPU's, that differ by rounding."""
-    (spec,) = module.metadata.program.inputs
-    drawn = images(spec, reference)
-    if digest(drawn) != reference.digest:
-        return Row(unit, "failed", "NumPy draws other images here than where outputs were stored")
-    got = np.concatenate([module(x) for x in next(nudged(drawn))])
-    found = classified(got, wanted)
-    counts = {kind: sum(sample.kind == kind for sample in found) for kind in _KINDS}
-    text = f"largest error {min(1e9, max(sample.error for sample in found)):.2g}"
-    verdict = "ok" if judge(found, "stored").verdict == "ok" else "failed"
-    return Row(unit, verdict, text, counts)
+    """A model's outputs against a CPU's, (calls, images, classes).
 
-
-_KINDS = ("exact", "tie", "wrong")
-
-
-def classified(got: Array, wanted: Array) -> list[Sample]:
-    """Each image: exact, on a rounding edge, or wrong (:mod:`gsb_tvm.runtime.verify`).
-
-    Parameters
-    ----------
-    got
-        (images, classes) float32.
-    wanted
-        (runs, images, classes) float32.
+    Rounding may turn a bit all the same, and where images of a batch share their largest value, all
+    of them move with it. So one call in four may differ, and one image in eight of the others.
     """
-    errors = np.array([row_errors([got], [run], len(got)) for run in wanted])
-    moved = np.array([row_errors([run], [wanted[0]], len(got)) for run in wanted])
-    nearest, is_edge = errors.min(axis=0), moved.max(axis=0) >= EXACT
-    top = got.argmax(axis=1) == wanted[0].argmax(axis=1)
-    return [
-        Sample("exact" if error < EXACT else "tie" if edge else "wrong", float(error), bool(same))
-        for error, edge, same in zip(nearest, is_edge, top, strict=True)
-    ]
+    (spec,) = module.metadata.program.inputs
+    drawn = reference.drawn
+    if digest(spec, drawn, reference.seeds) != reference.digest:
+        return Row(unit, "failed", "NumPy draws other images here than where outputs were stored")
+    errors = []
+    for seed, outputs in zip(reference.seeds, wanted, strict=True):
+        x = images(spec, drawn, seed)
+        if reference.batch == 1:
+            got = np.concatenate([module(x[at : at + 1]) for at in range(len(x))])
+        else:
+            which = order(reference.batch, drawn)
+            got, outputs = module(x[which]), outputs[which]
+        errors.append(row_errors([got], [outputs], len(got)))
+    return judged(unit, np.array(errors))
+
+
+def judged(unit: str, errors: Array) -> Row:
+    """What came of errors, (calls, images)."""
+    exact = errors < EXACT
+    right = int((exact.mean(axis=1) >= 1 - _WRONG_IMAGES).sum())
+    figures = {"calls": len(errors), "right": right, "images": exact.size}
+    figures |= {"exact": int(exact.sum()), "largest_error": float(errors.max())}
+    verdict = "ok" if right >= (1 - _WRONG_CALLS) * len(errors) else "failed"
+    return Row(unit, verdict, "against the CPU", figures)
 
 
 def _calls(module: CudaModule, model: Model) -> list[Array]:
     """Inputs of calls of the smallest batch."""
     (spec,) = module.metadata.program.inputs
-    return images(spec, model.references[0])
+    x = images(spec, 1, model.references[0].seeds[0])
+    size = max(1, module.metadata.program.batch)
+    return [x[at : at + size] for at in range(0, len(x) - size + 1, size)]
 
 
 def _same(unit: str, complaint: str) -> Row:

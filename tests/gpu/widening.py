@@ -1,4 +1,4 @@
-"""More images for a kernel than are worth computing by hand: a few, again and again."""
+"""More images than are worth computing by hand: a few, again and again, in any order."""
 
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
@@ -39,7 +39,15 @@ def widened(sample: Sample, drawn: Any, spec: Any) -> Sample:
 
 
 def _repeated(array: Array, drawn: Any, wide: Any) -> Array:
-    """The array of a tensor of ``drawn``, repeated along the axis in which ``wide`` has more."""
+    """The array of a tensor of ``drawn``, as ``wide`` has it: images first as drawn, then any."""
     (_, before, _), (_, behind, _) = drawn, wide
-    counts = [large // small if small else 1 for small, large in zip(before, behind, strict=True)]
-    return np.ascontiguousarray(np.tile(array, counts))
+    for axis, (small, large) in enumerate(zip(before, behind, strict=True)):
+        if small != large:
+            array = np.take(array, order(large, small), axis)
+    return np.ascontiguousarray(array)
+
+
+def order(count: int, drawn: int) -> Array:
+    """Which of those drawn each of ``count`` is: all of them, then any."""
+    more = np.random.default_rng(count).integers(0, drawn, count - drawn)
+    return np.concatenate([np.arange(drawn), more])
