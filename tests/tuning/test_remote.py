@@ -6,6 +6,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -167,8 +168,10 @@ def test_a_server_that_is_killed_is_nobodys_fault(place: Place) -> None:
     with place.machine() as machine:
         server = server_of(place, machine)
         with farms.no_process_left(server):
-            _later(0.5, server.pid, signal.SIGKILL)
-            with pytest.raises(BoardLost, match="has gone"):
+            with (
+                _later(0.5, server.pid, signal.SIGKILL),
+                pytest.raises(BoardLost, match="has gone"),
+            ):
                 run(machine, place.kernel("endless"))
     assert works(place)  # on the other one
     host, port = server.address()
@@ -243,11 +246,15 @@ def test_no_process_is_left(place: Place) -> None:
         each.start()
 
 
-def _later(seconds: float, pid: int, number: int) -> None:
-    """Send a signal from another process, as this one waits in TVM."""
-    if os.fork() == 0:
+@contextmanager
+def _later(seconds: float, pid: int, number: int) -> Iterator[None]:
+    """Send a signal from another process, as this one waits in TVM; it has ended at the end."""
+    child = os.fork()
+    if child == 0:
         try:
             time.sleep(seconds)
             os.kill(pid, number)
         finally:
             os._exit(0)
+    yield
+    os.waitpid(child, 0)
