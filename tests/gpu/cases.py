@@ -76,7 +76,7 @@ def to_bits(rows: Rows, out: Rows, activation: Kind, kind: Kind, weight: Kind = 
     return Dense(rows, activation, weight, out.features, 64, (), Thresholds(out, kind))
 
 
-def _awkward() -> dict[str, Any]:
+def awkward() -> dict[str, Any]:
     """Small, with ends in the middle of words, tiles and warps."""
     masked, sign, mask = Kind.MASKED, Kind.SIGN, Kind.MASK
     both = (masked,), (sign, masked)
@@ -128,7 +128,7 @@ def deit_small() -> dict[str, Any]:
 
 def planned(profile: Profile) -> Iterator[Planned]:
     """All kernels, the awkward ones first."""
-    for name, spec in _awkward().items():
+    for name, spec in awkward().items():
         for number, choice in enumerate(_choices(spec, profile, _FEW)):
             yield Planned(f"{name}.{number}", spec, spec, choice, number == 0, True)
     for name, spec in deit_small().items():

@@ -6,14 +6,14 @@ import pytest
 from gsb_tvm.dialect import oracle
 from gsb_tvm.dialect.specs import decode, encode
 from gsb_tvm.tuning.samples import disagreement, sample
-from tests.gpu.cases import _awkward, deit_small, spread
+from tests.gpu.cases import awkward, deit_small, spread
 from tests.gpu.widening import times, widened
 
 
-@pytest.mark.parametrize("name", _awkward())
+@pytest.mark.parametrize("name", awkward())
 @pytest.mark.parametrize("zeros", [False, True])
 def test_the_oracle_agrees(name, zeros):
-    drawn = _awkward()[name]
+    drawn = awkward()[name]
     spec = times(drawn, 3)
     wide = widened(sample(drawn, np.random.default_rng(0), zeros=zeros), drawn, spec)
     assert [array.shape for array in wide.inputs] == [shape for _, shape, _ in spec.inputs()]

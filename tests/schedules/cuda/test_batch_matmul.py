@@ -15,8 +15,7 @@ from gsb_tvm.schedules.cuda.tile import Method, Shape
 from gsb_tvm.targets import resolve
 from gsb_tvm.tuning.samples import sample
 from tests.schedules.cuda.emulator import WAYS
-from tests.schedules.cuda.kernels import ARCHS, TENSOR_ARCHS, check_inputs, compiled
-from tests.schedules.cuda.sass import instructions
+from tests.schedules.cuda.kernels import check_inputs
 from tests.schedules.test_batch_matmul import arguments
 
 SM_90 = resolve("cuda -arch=sm_90")
@@ -69,15 +68,6 @@ def test_scores_of_deit_small_by_rule(arch):
     spec = scores(1)
     inputs = sample(spec, np.random.default_rng(4), zeros=True).inputs
     check_inputs(spec, families.kernel(spec, resolve(f"cuda -arch={arch}")), [inputs], WAYS[2:])
-
-
-@pytest.mark.parametrize("batch", [1, 256])
-@pytest.mark.parametrize("arch", ARCHS)
-def test_compiled_by_rule(arch, batch):
-    func = families.kernel(scores(batch), resolve(f"cuda -arch={arch}"))
-    found = instructions(compiled(func, arch).cubin)
-    assert bool(found["BMMA"]) == (arch in TENSOR_ARCHS)
-    assert bool(found["IMMA"]) == (arch not in TENSOR_ARCHS)
 
 
 def test_the_space_has_the_rule_and_fits():

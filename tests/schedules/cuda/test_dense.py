@@ -10,8 +10,7 @@ from gsb_tvm.schedules import families
 from gsb_tvm.schedules.cuda.tile import Method, Shape
 from gsb_tvm.schedules.dense.cuda import kernel
 from gsb_tvm.targets import resolve
-from tests.schedules.cuda.kernels import ARCHS, TENSOR_ARCHS, check, compiled
-from tests.schedules.cuda.sass import instructions
+from tests.schedules.cuda.kernels import check
 
 STEPS = (
     Step("mul", Operand.SCALAR),
@@ -74,21 +73,6 @@ def of_batch(spec, batch):
     if thresholds is not None:
         thresholds = replace(thresholds, rows=replace(thresholds.rows, batch=batch))
     return replace(spec, rows=replace(spec.rows, batch=batch), thresholds=thresholds)
-
-
-@pytest.mark.parametrize("batch", [1, 256])
-@pytest.mark.parametrize("arch", ARCHS)
-@pytest.mark.parametrize("name", LAYERS)
-def test_compiled_by_rule(name, arch, batch):
-    spec = of_batch(LAYERS[name], batch)
-    code = compiled(families.kernel(spec, resolve(f"cuda -arch={arch}")), arch)
-    found = instructions(code.cubin)
-    if arch in TENSOR_ARCHS:
-        assert found["BMMA"]
-        assert found["LDGSTS"], "copies are not asynchronous"
-    else:
-        assert not found["BMMA"]
-        assert found["IMMA"]
 
 
 @pytest.mark.parametrize("name", LAYERS)

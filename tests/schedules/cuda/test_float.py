@@ -90,14 +90,14 @@ def test_steps_stay_rounded():
     x, y, z = inputs(func, 5, exact=False)
     (got,) = outputs(kernels, "kernel", Emulated(kernels.source), [x, y, z], [x])
     np.testing.assert_array_equal(got, x * y + z)
-    assert not instructions(compiled(scheduled, "sm_90").cubin)["FFMA"]
+    assert not instructions(compiled(scheduled).cubin)["FFMA"]
 
 
 def test_sums_of_products_are_fused():
     """All of them, whether a thread, a block or neighbouring lanes of a vector add them up."""
     for name in ("dense 50x64x192", "vector 1x64x100", "padded convolution"):
         (func,) = CASES[name]()
-        found = instructions(compiled(schedule(func, SM_90), "sm_90").cubin)
+        found = instructions(compiled(schedule(func, SM_90)).cubin)
         assert found["FFMA"] > 0
         assert found["FMUL"] == 0, name
 
@@ -107,7 +107,7 @@ def test_a_block_takes_no_more_shared_memory_than_there_is():
     for width in (300, 3000, 30000):
         graph = lambda x: R.nn.softmax(R.multiply(x, x), axis=-1)  # noqa: E731
         for func in functions_of(graph, (1, 2, width)):
-            compiled(schedule(func, SM_90), "sm_90")
+            compiled(schedule(func, SM_90))
 
 
 @pytest.mark.parametrize("arch", ARCHS)
