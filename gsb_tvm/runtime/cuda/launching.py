@@ -22,17 +22,27 @@ class Held:
 
 @dataclass
 class Room:
-    """What calls of one thread on one stream write; kept from call to call."""
+    """What calls of one thread on one stream write; kept from call to call.
 
-    memory: Held
+    Each program has memory of its own: it must find zeros where it left zeros.
+    """
+
+    device: Device
+    memory: dict[str, Held] = field(default_factory=dict)
     staged: dict[int, Held] = field(default_factory=dict)
     graphs: dict[str, "_Recorded"] = field(default_factory=dict)
 
-    def stage(self, device: Device, number: int, size: int) -> Pointer:
+    def memory_of(self, program: meta.Program) -> Pointer:
+        """What a program writes."""
+        if program.entry not in self.memory:
+            self.memory[program.entry] = Held(self.device, program.memory.fixed_bytes)
+        return self.memory[program.entry].pointer
+
+    def stage(self, number: int, size: int) -> Pointer:
         """A place for tensor ``number`` of a call whose caller has it in the host's memory."""
         known = self.staged.get(number)
         if known is None or known.size < size:
-            known = self.staged[number] = Held(device, size)
+            known = self.staged[number] = Held(self.device, size)
         return known.pointer
 
 
@@ -118,7 +128,8 @@ class Launcher:
         def place(where: meta.Place) -> Pointer:
             if where.where == "input":
                 return part.inputs[where.at]
-            return (room.memory.pointer if where.where == "memory" else self._weights) + where.at
+            is_memory = where.where == "memory"
+            return (room.memory_of(program) if is_memory else self._weights) + where.at
 
         if number >= len(program.launches):
             output = _copied(program)[number - len(program.launches)]

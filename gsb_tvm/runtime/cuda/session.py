@@ -194,16 +194,13 @@ class CudaModule:
         if tensors.is_on_device(value):
             return tensors.aligned(self._taken(value, spec, stream), spec).pointer
         array = tensors.on_host(value, spec)
-        pointer = room.stage(self._device, number, array.nbytes)
+        pointer = room.stage(number, array.nbytes)
         self._device.upload(pointer, array, stream)
         return pointer
 
     def _staged(self, outputs: Sequence[meta.Tensor], first: int, room: Room) -> list[Pointer]:
         """Places on the GPU for outputs, of which the first is tensor ``first`` of the call."""
-        return [
-            room.stage(self._device, number, size_of(spec))
-            for number, spec in enumerate(outputs, first)
-        ]
+        return [room.stage(number, size_of(spec)) for number, spec in enumerate(outputs, first)]
 
     def _written(
         self, results: Sequence[Any], outputs: Sequence[meta.Tensor], stream: Stream
@@ -227,8 +224,7 @@ class CudaModule:
         if rooms is None:
             rooms = self._rooms.by_stream = {}
         if stream not in rooms:
-            size = max(program.memory.fixed_bytes for program in self.metadata.programs)
-            rooms[stream] = Room(Held(self._device, size))
+            rooms[stream] = Room(self._device)
         return rooms[stream]
 
 

@@ -36,6 +36,7 @@ struct Runnable {
   Program program;
   Owned<Module> code;
   std::vector<Action> actions;  // in order
+  std::size_t memory_at = 0;    // where its memory begins among that of all programs
 };
 
 // Read an artefact for a GPU. Throws Error.
@@ -67,6 +68,10 @@ class Model {
     std::sort(programs_.begin(), programs_.end(), [](const Runnable& one, const Runnable& other) {
       return one.program.batch > other.program.batch;
     });
+    for (Runnable& each : programs_) {
+      each.memory_at = memory_bytes_;
+      memory_bytes_ += (each.program.fixed_bytes + alignment - 1) / alignment * alignment;
+    }
   }
 
   const Descriptor& about() const noexcept { return about_; }
@@ -74,12 +79,8 @@ class Model {
   const std::vector<Runnable>& programs() const noexcept { return programs_; }
   Address constants() const noexcept { return constants_.get(); }
 
-  // Memory of a call, whichever program it runs.
-  std::size_t memory_bytes() const noexcept {
-    std::size_t most = 0;
-    for (const Runnable& each : programs_) most = std::max(most, each.program.fixed_bytes);
-    return most;
-  }
+  // Memory of all programs: each must find zeros where it left zeros.
+  std::size_t memory_bytes() const noexcept { return memory_bytes_; }
 
  private:
   void upload_constants(const File& file, const Device& device) {
@@ -138,8 +139,10 @@ class Model {
     return Owned<Module>(device.context(), module, driver().unload);
   }
 
+  static constexpr std::size_t alignment = 256;  // of memory, as the driver's own
+
   Descriptor about_;
-  std::size_t constants_bytes_ = 0;
+  std::size_t constants_bytes_ = 0, memory_bytes_ = 0;
   Memory constants_;
   std::vector<Runnable> programs_;
 };

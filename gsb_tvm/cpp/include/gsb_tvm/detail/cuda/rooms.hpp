@@ -69,7 +69,8 @@ class Room {
 
  private:
   Bases bases(const Runnable& runnable, const std::vector<void*>& tensors) const noexcept {
-    return {tensors, runnable.program.inputs.size(), memory_.get(), model_.constants()};
+    const Address memory = memory_.get() + runnable.memory_at;
+    return {tensors, runnable.program.inputs.size(), memory, model_.constants()};
   }
 
   Context context_;
