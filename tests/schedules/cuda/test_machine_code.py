@@ -100,8 +100,16 @@ CHECKS = {
 }
 
 
-@pytest.mark.parametrize("arch", ARCHS)
-@pytest.mark.parametrize("group", GROUPS)
+# Of GPUs that multiply bits, the quick run compiles for many images for the oldest and the newest.
+BETWEEN = ("sm_86", "sm_87", "sm_89")
+CASES = [
+    pytest.param(group, arch, marks=[pytest.mark.slow] * (group == "batch-64" and arch in BETWEEN))
+    for group in GROUPS
+    for arch in ARCHS
+]
+
+
+@pytest.mark.parametrize(("group", "arch"), CASES)
 def test_by_rule(group, arch, record_property):
     kernels = lowered(group, chosen(group, arch))
     code = compile_source(kernels.source, arch)
