@@ -100,10 +100,10 @@ CHECKS = {
 }
 
 
-# Of GPUs that multiply bits, the quick run compiles for many images for the oldest and the newest.
-BETWEEN = ("sm_86", "sm_87", "sm_89")
+# For many images the quick run compiles for one architecture: others differ by tiles that one image
+# has, too, and each takes NVIDIA's compiler a quarter of a minute.
 CASES = [
-    pytest.param(group, arch, marks=[pytest.mark.slow] * (group == "batch-64" and arch in BETWEEN))
+    pytest.param(group, arch, marks=[pytest.mark.slow] * (group == "batch-64" and arch != "sm_90"))
     for group in GROUPS
     for arch in ARCHS
 ]
