@@ -66,6 +66,7 @@ def tunes_an_endless_kernel(folder: str) -> None:
     assert task.failures == {1: "no end within its time"}
 
 
+@pytest.mark.slow
 def test_an_endless_candidate_is_ended(tmp_path: Path) -> None:
     call(tunes_an_endless_kernel, tmp_path, kernels=tmp_path)
 
@@ -94,6 +95,7 @@ def finds_no_room(folder: str) -> None:
     assert not Path(folder, "records").exists()
 
 
+@pytest.mark.slow
 def test_a_gpu_that_is_full_blames_no_kernel(tmp_path: Path) -> None:
     call(finds_no_room, tmp_path, kernels=tmp_path, memory=4096)
 
