@@ -64,6 +64,7 @@ class Plan:
 
     def __init__(self, func: Any) -> None:
         self._func = func
+        self._known: dict[tuple[Profile, Parameters], Any] = {}
 
     def rule(self, profile: Profile) -> Parameters:
         """The first schedule that fits, of those that suit the lengths of sums."""
@@ -89,8 +90,11 @@ class Plan:
 
     def _scheduled(self, profile: Profile, parameters: Parameters) -> Any:
         """The PrimFunc by a schedule; None where that does not fit."""
-        with _target(profile, parameters.threads) as target:
-            return _applied(_RULES[parameters.method], self._func, target)
+        key = profile, parameters
+        if key not in self._known:  # what the rule tries is written next
+            with _target(profile, parameters.threads) as target:
+                self._known[key] = _applied(_RULES[parameters.method], self._func, target)
+        return self._known[key]
 
 
 def _usual(method: Method) -> Parameters:
