@@ -35,32 +35,21 @@ KERNEL pause_stream(int*) {
   while (now - start < PAUSE);
 }
 
-KERNEL b1_mma(int* out) {
+// Products of 16 x 8 by a function of our kernels.
+template <void (*MULTIPLY)(int*, const unsigned*, const unsigned*)>
+__device__ void products(int* out) {
   int d[CHAINS][4] = {};
   unsigned a[4], b[CHAINS][2];
   for (int i = 0; i < 4; ++i) a[i] = scrambled(threadIdx.x * 4 + i);
   EACH_CHAIN for (int i = 0; i < 2; ++i) b[c][i] = scrambled(threadIdx.x + 1000 * (2 * c + i));
-  for (int step = 0; step < STEPS; ++step) EACH_CHAIN gsb_mma_256(d[c], a, b[c]);
+  for (int step = 0; step < STEPS; ++step) EACH_CHAIN MULTIPLY(d[c], a, b[c]);
   int sum = 0;
   EACH_CHAIN sum += d[c][0] + d[c][1] + d[c][2] + d[c][3];
   use(out, sum);
 }
 
-KERNEL int8_mma(int* out) {
-  int d[CHAINS][4] = {};
-  unsigned a[4], b[CHAINS][2];
-  for (int i = 0; i < 4; ++i) a[i] = scrambled(threadIdx.x * 4 + i);
-  EACH_CHAIN for (int i = 0; i < 2; ++i) b[c][i] = scrambled(threadIdx.x + 1000 * (2 * c + i));
-  for (int step = 0; step < STEPS; ++step) EACH_CHAIN {
-    asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 "
-        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-        : "+r"(d[c][0]), "+r"(d[c][1]), "+r"(d[c][2]), "+r"(d[c][3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[c][0]), "r"(b[c][1]));
-  }
-  int sum = 0;
-  EACH_CHAIN sum += d[c][0] + d[c][1] + d[c][2] + d[c][3];
-  use(out, sum);
-}
+KERNEL b1_mma(int* out) { products<gsb_mma_256>(out); }
+KERNEL int8_mma(int* out) { products<gsb_mma_bytes>(out); }
 
 KERNEL bf16_mma(float* out) {
   float d[CHAINS][4] = {};
