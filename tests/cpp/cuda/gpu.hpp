@@ -9,13 +9,7 @@
 #include <cstdlib>
 #include <vector>
 
-#define CHECK(condition)                                           \
-  do {                                                             \
-    if (!(condition)) {                                            \
-      std::fprintf(stderr, "line %d: %s\n", __LINE__, #condition); \
-      std::exit(1);                                                \
-    }                                                              \
-  } while (0)
+#include "../promising.hpp"
 
 struct CUstream_st;
 

@@ -43,27 +43,6 @@ static_assert(std::is_constructible_v<CudaInput, DeviceOutput>, "what is written
 const Shape x_shape = {1, 5, 40}, y_shape = {1, 5, 24};
 constexpr std::size_t x_count = 200, y_count = 120;
 
-Values numbers(const char* path, std::size_t count) {
-  Values made(count);
-  std::FILE* file = std::fopen(path, "rb");
-  CHECK(file && std::fread(made.data(), sizeof(float), count, file) == count);
-  std::fclose(file);
-  return made;
-}
-
-// That `call` throws an Error with this code, in these words.
-template <class Call>
-void refused(ErrorCode code, const std::string& words, Call call) {
-  try {
-    call();
-  } catch (const Error& error) {
-    if (error.code() == code && std::string(error.what()).find(words) != std::string::npos) return;
-    std::fprintf(stderr, "%d: %s\n", static_cast<int>(error.code()), error.what());
-  }
-  std::fprintf(stderr, "expected: %s\n", words.c_str());
-  std::exit(1);
-}
-
 DeviceInput x_at(const gpu::Floats& memory) { return {memory.data(), x_shape}; }
 DeviceOutput y_at(const gpu::Floats& memory) { return {memory.data(), y_shape}; }
 

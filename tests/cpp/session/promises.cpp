@@ -14,13 +14,7 @@
 
 #include <gsb_tvm/session.hpp>
 
-#define CHECK(condition)                                           \
-  do {                                                             \
-    if (!(condition)) {                                            \
-      std::fprintf(stderr, "line %d: %s\n", __LINE__, #condition); \
-      std::exit(1);                                                \
-    }                                                              \
-  } while (0)
+#include "../promising.hpp"
 
 namespace {
 
@@ -40,27 +34,6 @@ static_assert(!std::is_constructible_v<Output, const Floats&>, "outputs are writ
 static_assert(!std::is_constructible_v<Input, std::vector<bool>&>, "has no bytes");
 static_assert(gsb_tvm::dtype_of<long>() == Dtype::int64);
 static_assert(gsb_tvm::dtype_of<const unsigned char>() == Dtype::uint8);
-
-Floats numbers(const char* path, std::size_t count) {
-  Floats made(count);
-  std::FILE* file = std::fopen(path, "rb");
-  CHECK(file && std::fread(made.data(), sizeof(float), count, file) == count);
-  std::fclose(file);
-  return made;
-}
-
-// That `call` throws an Error with this code, in these words.
-template <class Call>
-void refused(ErrorCode code, const std::string& words, Call call) {
-  try {
-    call();
-  } catch (const Error& error) {
-    if (error.code() == code && std::string(error.what()).find(words) != std::string::npos) return;
-    std::fprintf(stderr, "%d: %s\n", static_cast<int>(error.code()), error.what());
-  }
-  std::fprintf(stderr, "expected: %s\n", words.c_str());
-  std::exit(1);
-}
 
 struct Given {
   std::string path;
