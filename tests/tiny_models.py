@@ -63,6 +63,12 @@ def float_linear(array: np.ndarray | None = None, **options: Any) -> onnx.ModelP
     return model(nodes, {"w": weight() if array is None else array}, **options)
 
 
+def odd_linear() -> onnx.ModelProto:
+    """A float layer of an open batch whose images fill no whole words of 16 bytes."""
+    shapes = {"shape": ("n", TOKENS, FEATURES + 1), "out_shape": ("n", TOKENS, COLUMNS)}
+    return float_linear(weight(FEATURES + 1), **shapes)
+
+
 def save(folder: Path, made: onnx.ModelProto, name: str = "m.onnx") -> str:
     """Write the model into ``folder`` and return the file's name."""
     (folder / name).write_bytes(made.SerializeToString())

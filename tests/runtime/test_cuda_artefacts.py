@@ -148,6 +148,36 @@ def test_tensors_in_the_middle_of_others(made):
     call(refuses_inputs_in_the_middle, made, kernels=made, arch=80)
 
 
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory):
+    """A layer of an open batch whose images fill no whole words."""
+    from tests import tiny_models as tiny
+
+    x = np.random.default_rng(0).standard_normal((MOST, TOKENS, FEATURES + 1))
+    return compiled(tmp_path_factory.mktemp("odd"), tiny.odd_linear(), x, BATCHES)
+
+
+def computes_odd_images(folder):
+    gpu = CudaDevice(0)
+    module, stream = loaded(folder, gpu), own_stream()
+    x, y = numbers(folder)
+    source, target = on_gpu(gpu, MOST, FEATURES + 1).write(x), on_gpu(gpu, MOST)
+    for _ in range(2):
+        module(source, out=target, stream=stream)
+        np.testing.assert_allclose(target.read(stream), y, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(module(x), y, rtol=1e-6, atol=1e-6)
+    resident = module.resident(module.inputs(x[:1]))
+    resident.run()
+    LaunchTimer(resident, units(module.whole([x[:1]]).launches)).parts()
+    found = np.empty_like(y[:1])
+    resident.device.download(found, resident.nodes[-1].target, resident.stream)
+    np.testing.assert_allclose(found, y[:1], rtol=1e-6, atol=1e-6)
+
+
+def test_images_between_words(odd):
+    call(computes_odd_images, odd, kernels=odd, arch=80)
+
+
 def is_recorded(folder):
     from cuda.bindings import driver
 

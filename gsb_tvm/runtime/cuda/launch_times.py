@@ -33,8 +33,9 @@ class LaunchTimer:
         device = call.device
         self._device, self._stream = device, call.stream
         self._whole = device.graph(call.nodes)
+        launches = call.launches
         self._parts = [
-            device.graph([call.nodes[number] for number in part] * _REPEATED) for part in parts
+            device.graph([launches[number] for number in part] * _REPEATED) for part in parts
         ]
 
     def whole(self) -> float:

@@ -9,6 +9,7 @@ from tvm.ir import GlobalVar, IRModule
 
 from gsb_tvm.dialect.phases import STATE, SYNCHRONIZED
 from gsb_tvm.runtime.codegen import children, lowering
+from gsb_tvm.runtime.cuda.actions import WORD_BYTES
 from gsb_tvm.runtime.cuda.loops import refined
 from gsb_tvm.runtime.functions import allocated_bytes
 from gsb_tvm.targets.profile import Profile
@@ -137,7 +138,7 @@ class _Opened:
             assert known not in {*self._tensors, *self._places}
             if known.startswith(STATE):
                 self._places[known] = Argument("state", self._state)
-                self._state += size
+                self._state += -(-size // WORD_BYTES) * WORD_BYTES
                 continue
             self._places[known] = Argument("scratch", self._scratch)
             self._scratch += -(-size // _ALIGNMENT) * _ALIGNMENT

@@ -5,9 +5,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from gsb_tvm.runtime import metadata as meta
+from gsb_tvm.runtime.cuda.actions import (
+    Action,
+    CopyIn,
+    CopyOut,
+    actions_of,
+    size_of,
+    touches_tensors,
+)
 from gsb_tvm.runtime.cuda.driver import CopyNode, Device, LaunchNode, Node, Pointer, Stream
 
 
@@ -35,7 +41,7 @@ class Room:
     def memory_of(self, program: meta.Program) -> Pointer:
         """What a program writes."""
         if program.entry not in self.memory:
-            self.memory[program.entry] = Held(self.device, program.memory.fixed_bytes)
+            self.memory[program.entry] = Held(self.device, actions_of(program).memory_bytes)
         return self.memory[program.entry].pointer
 
     def stage(self, number: int, size: int) -> Pointer:
@@ -54,6 +60,11 @@ class Resident:
     stream: Stream
     nodes: Sequence[Node]
     start: Callable[[], None]
+
+    @property
+    def launches(self) -> list[LaunchNode]:
+        """The nodes that are no copies."""
+        return [node for node in self.nodes if isinstance(node, LaunchNode)]
 
     def wait(self) -> None:
         """Wait for what was put there."""
@@ -111,33 +122,33 @@ class Launcher:
             nodes = self.nodes(part, room)
             known = _Recorded(self._device.graph(nodes), nodes, _moving(part.program))
             room.graphs[part.program.entry] = known
-        for number in known.moving:
-            if (wanted := self._node(part, number, room)) != known.nodes[number]:
+        for number, action in known.moving.items():
+            if (wanted := self._node(part, action, room)) != known.nodes[number]:
                 self._device.change(known.graph, number, wanted)
                 known.nodes[number] = wanted
         self._device.run_graph(known.graph, stream)
 
     def nodes(self, part: Part, room: Room) -> list[Node]:
-        """All launches in order, then the copies of outputs."""
-        return [self._node(part, number, room) for number in range(_length(part.program))]
+        """What the program does, in order."""
+        return [self._node(part, action, room) for action in actions_of(part.program).actions]
 
-    def _node(self, part: Part, number: int, room: Room) -> Node:
-        """A launch by its number, or, behind the last, the copy of an output."""
-        program = part.program
+    def _node(self, part: Part, action: Action, room: Room) -> Node:
+        memory = room.memory_of(part.program)
 
-        def place(where: meta.Place) -> Pointer:
-            if where.where == "input":
-                return part.inputs[where.at]
-            is_memory = where.where == "memory"
-            return (room.memory_of(program) if is_memory else self._weights) + where.at
+        def pointer(place: meta.Place) -> Pointer:
+            if place.where == "input":
+                return part.inputs[place.at]
+            return (memory if place.where == "memory" else self._weights) + place.at
 
-        if number >= len(program.launches):
-            output = _copied(program)[number - len(program.launches)]
-            source = place(program.results[output])
-            return CopyNode(part.outputs[output], source, size_of(program.outputs[output]))
-        launch = program.launches[number]
-        function = self._functions[program.entry][launch.function]
-        return LaunchNode(function, launch.grid, launch.block, tuple(map(place, launch.arguments)))
+        match action:
+            case CopyIn(number, at, size):
+                return CopyNode(memory + at, part.inputs[number], size)
+            case CopyOut(number, source, size):
+                return CopyNode(part.outputs[number], pointer(source), size)
+            case launch:
+                function = self._functions[part.program.entry][launch.function]
+                pointers = tuple(map(pointer, launch.arguments))
+                return LaunchNode(function, launch.grid, launch.block, pointers)
 
 
 @dataclass
@@ -146,29 +157,10 @@ class _Recorded:
 
     graph: Any
     nodes: list[Node]
-    moving: list[int]
+    moving: dict[int, Action]
 
 
-def _length(program: meta.Program) -> int:
-    """Nodes of a program: launches, then copies."""
-    return len(program.launches) + len(_copied(program))
-
-
-def _copied(program: meta.Program) -> list[int]:
-    """Outputs of a program that are not empty."""
-    return [number for number, spec in enumerate(program.outputs) if size_of(spec)]
-
-
-def _moving(program: meta.Program) -> list[int]:
-    """Nodes that touch tensors of a call."""
-    reading = [
-        number
-        for number, launch in enumerate(program.launches)
-        if any(argument.where == "input" for argument in launch.arguments)
-    ]
-    return [*reading, *range(len(program.launches), _length(program))]
-
-
-def size_of(spec: meta.Tensor) -> int:
-    """Bytes of a tensor."""
-    return int(np.prod(spec.shape, dtype=np.int64)) * np.dtype(spec.dtype).itemsize
+def _moving(program: meta.Program) -> dict[int, Action]:
+    """Actions that touch tensors of a call, by number."""
+    actions = enumerate(actions_of(program).actions)
+    return {number: action for number, action in actions if touches_tensors(action)}

@@ -13,6 +13,7 @@ from gsb_tvm.runtime.arguments import ordered
 from gsb_tvm.runtime.arrays import Array
 from gsb_tvm.runtime.batches import cut, fit_together, only, sized
 from gsb_tvm.runtime.cuda import tensors
+from gsb_tvm.runtime.cuda.actions import size_of
 from gsb_tvm.runtime.cuda.driver import CudaDevice, Device, Pointer, Stream
 from gsb_tvm.runtime.cuda.launching import (
     Held,
@@ -20,7 +21,6 @@ from gsb_tvm.runtime.cuda.launching import (
     Resident,
     Room,
     shares,
-    size_of,
 )
 from gsb_tvm.runtime.cuda.symbols import cubin_symbol, ptx_symbol, section_of
 from gsb_tvm.runtime.sections import Contents, find_section

@@ -8,10 +8,10 @@ from typing import Any
 from gsb_tvm.dialect.errors import UsageError
 from gsb_tvm.runtime import metadata as meta
 from gsb_tvm.runtime.arrays import as_array, as_input
+from gsb_tvm.runtime.cuda.actions import WORD_BYTES
 from gsb_tvm.runtime.cuda.driver import Pointer, Stream
 
 _CUDA, _CUDA_MANAGED = 2, 13  # DLDeviceType, dlpack.h
-_WORD_BYTES = 16  # of the largest words in which kernels read inputs; outputs are copied
 
 
 @dataclass(frozen=True)
@@ -98,9 +98,9 @@ def aligned(tensor: OnDevice, spec: meta.Tensor) -> OnDevice:
     UsageError
         It is at no multiple of 16 bytes, as a part of another tensor may be.
     """
-    if tensor.pointer % _WORD_BYTES:
+    if tensor.pointer % WORD_BYTES:
         raise UsageError(
-            f'"{spec.name}" is at no multiple of {_WORD_BYTES} bytes, in which the GPU reads it. '
+            f'"{spec.name}" is at no multiple of {WORD_BYTES} bytes, in which the GPU reads it. '
             "Give a copy, as by .clone()."
         )
     return tensor

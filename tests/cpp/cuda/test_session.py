@@ -10,7 +10,7 @@ from gsb_tvm.dialect.versions import PACKAGE
 from gsb_tvm.models.demo import model_path
 from gsb_tvm.runtime import metadata as meta
 from tests import tiny_models as tiny
-from tests.cpp.cuda.conftest import HERE, Gpu
+from tests.cpp.cuda.conftest import BATCHES, HERE, Gpu, compiled
 from tests.cpp.session.conftest import SANITIZERS, built, compiler, output
 
 _CLANGS = ("clang++", *(f"clang++-{n}" for n in range(21, 12, -1)))
@@ -109,6 +109,16 @@ def test_a_call_is_cut_into_batches(gpu: Gpu, batches: Path, program: Path) -> N
         x = draw.standard_normal((batch, tiny.TOKENS, tiny.FEATURES), np.float32)
         made = ran(gpu, program, batches, x, batch)
         np.testing.assert_array_equal(made, on_cpu(x).reshape(-1))
+
+
+def test_images_between_words(gpu: Gpu, program: Path) -> None:
+    path = compiled(gpu, "odd.so", tiny.odd_linear(), batch=BATCHES)
+    on_cpu = gsb_tvm.build(tiny.odd_linear(), batch=BATCHES)
+    draw = np.random.default_rng(5)
+    for batch in (1, 7):
+        x = draw.standard_normal((batch, tiny.TOKENS, tiny.FEATURES + 1), np.float32)
+        made = ran(gpu, program, path, x, batch)
+        np.testing.assert_allclose(made, on_cpu(x).reshape(-1), rtol=0, atol=1e-5)
 
 
 def test_it_says_what_it_is(gpu: Gpu, batches: Path, program: Path) -> None:

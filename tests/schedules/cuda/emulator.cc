@@ -5,7 +5,8 @@
 // operation of its warp, which happens when all 32 lanes have come to the same one. Fibers take
 // turns forwards, backwards or at random, so that a missing barrier shows as a wrong result; copies
 // that are asynchronous happen when they are issued or only when they are waited for; memory of a
-// block begins as garbage. Touching a page that is nobody's ends the launch with an error.
+// block begins as garbage. Touching a page that is nobody's ends the launch with an error, and so does
+// a tensor that begins between two words, whether or not the kernel reads it in words.
 #include "emulator.hpp"
 #undef alignas
 
@@ -15,6 +16,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdint>
 #include <cstdlib>
 #include <deque>
 #include <memory>
@@ -34,6 +36,7 @@ namespace gsb {
 namespace {
 
 constexpr std::size_t kStack = 256 << 10;
+constexpr std::uintptr_t kWordBytes = 16;  // of the largest words that kernels read
 
 struct Copy {
   void* to;
@@ -376,6 +379,11 @@ extern "C" int gsb_launch(void* target, void** arguments, int count, const unsig
   m.random.seed(order);
   m.error.clear();
   m.stray = nullptr;
+  for (int i = 0; i < count; ++i) {
+    if (reinterpret_cast<std::uintptr_t>(arguments[i]) % gsb::kWordBytes == 0) continue;
+    m.error = "pointer " + std::to_string(i) + " is at no multiple of 16 bytes";
+    return 1;
+  }
   std::vector<unsigned> blocks(grid[0] * grid[1] * grid[2]);
   for (std::size_t i = 0; i < blocks.size(); ++i) blocks[i] = static_cast<unsigned>(i);
   if (order == 1) std::reverse(blocks.begin(), blocks.end());

@@ -88,6 +88,12 @@ def test_what_is_wrong_ends_the_launch_and_no_more(emulated, function, way, why)
     assert (launched(emulated, "turns_with_barrier") == np.arange(THREADS)[::-1]).all()
 
 
+def test_a_tensor_between_words_is_refused(emulated):
+    x, y = Memory(np.zeros(THREADS + 1, "i4")), Memory(np.zeros(THREADS, "i4"))
+    with pytest.raises(AssertionError, match="says: pointer 0 is at no multiple of 16 bytes"):
+        emulated.launch("says", (1, 1, 1), (THREADS, 1, 1), [x.pointer + 4, y.pointer])
+
+
 def test_what_is_written_short_of_a_page_is_seen(emulated):
     x, y = Memory(np.arange(THREADS + 1, dtype="i4")), Memory(np.zeros(THREADS, "i4"), True)
     emulated.launch("writes_behind", (1, 1, 1), (THREADS, 1, 1), [x.pointer, y.pointer])

@@ -6,18 +6,20 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "../artefact.hpp"
 #include "../elf.hpp"
+#include "checks.hpp"
 #include "device.hpp"
 
 namespace gsb_tvm::detail::cuda {
 
-// A launch, or a copy of an output, and the places that its addresses are of: a launch's pointers,
-// or target and source of a copy.
+// A launch, or a copy of an input or an output, and the places that its addresses are of: a launch's
+// pointers, or target and source of a copy.
 struct Action {
   Function function;  // null for a copy
   std::array<unsigned, 3> grid, block;
@@ -35,8 +37,9 @@ struct Action {
 struct Runnable {
   Program program;
   Owned<Module> code;
-  std::vector<Action> actions;  // in order
-  std::size_t memory_at = 0;    // where its memory begins among that of all programs
+  std::vector<Action> actions;   // in order
+  std::size_t memory_bytes = 0;  // what they write
+  std::size_t memory_at = 0;     // where that begins among the memory of all programs
 };
 
 // Read an artefact for a GPU. Throws Error.
@@ -70,7 +73,7 @@ class Model {
     });
     for (Runnable& each : programs_) {
       each.memory_at = memory_bytes_;
-      memory_bytes_ += (each.program.fixed_bytes + alignment - 1) / alignment * alignment;
+      memory_bytes_ += aligned(each.memory_bytes);
     }
   }
 
@@ -90,12 +93,19 @@ class Model {
   }
 
   Runnable runnable(const File& file, const Program& program, const Device& device) const {
-    Runnable made{program, loaded(file, program, device), {}};
+    Runnable made{program, loaded(file, program, device), {}, program.fixed_bytes};
+    const std::map<std::uint64_t, Place> copied = copy_inputs(made);
     for (const Launch& launch : program.gpu.launches) {
       Function function = nullptr;
       driver()(driver().function, &function, made.code.get(), launch.function.c_str());
-      for (const Place& place : launch.arguments) check(file, place, 0);
-      made.actions.push_back({function, launch.grid, launch.block, 0, launch.arguments});
+      std::vector<Place> arguments = launch.arguments;
+      for (Place& place : arguments) {
+        check(file, place, 0);
+        if (place.where != Where::input) continue;
+        const auto found = copied.find(place.at);
+        if (found != copied.end()) place = found->second;
+      }
+      made.actions.push_back({function, launch.grid, launch.block, 0, std::move(arguments)});
     }
     for (std::size_t i = 0; i < program.outputs.size(); ++i) {
       const std::size_t bytes = program.outputs[i].size_bytes();
@@ -105,6 +115,23 @@ class Model {
             {nullptr, {}, {}, bytes, {{Where::output, i}, program.gpu.results[i]}});
     }
     return made;
+  }
+
+  // Copy inputs whose images fill no whole words: in a call of several programs they may begin between
+  // two words, behind the images of the program before. Where copies are, by number of the input.
+  static std::map<std::uint64_t, Place> copy_inputs(Runnable& made) {
+    std::map<std::uint64_t, Place> copies;
+    const std::vector<TensorInfo>& inputs = made.program.inputs;
+    if (made.program.batch == 0) return copies;
+    for (std::size_t i = 0; i < inputs.size(); ++i) {
+      const std::size_t bytes = inputs[i].size_bytes();
+      if (bytes / static_cast<std::size_t>(made.program.batch) % input_alignment == 0) continue;
+      const Place copy{Where::memory, aligned(made.memory_bytes)};
+      made.actions.push_back({nullptr, {}, {}, bytes, {copy, {Where::input, i}}});
+      made.memory_bytes = static_cast<std::size_t>(copy.at) + bytes;
+      copies.emplace(i, copy);
+    }
+    return copies;
   }
 
   // What the descriptor alone cannot tell: that `bytes` of constants are there.
@@ -139,7 +166,8 @@ class Model {
     return Owned<Module>(device.context(), module, driver().unload);
   }
 
-  static constexpr std::size_t alignment = 256;  // of memory, as the driver's own
+  // Up to where memory begins, as the driver's own.
+  static constexpr std::size_t aligned(std::size_t bytes) { return (bytes + 255) / 256 * 256; }
 
   Descriptor about_;
   std::size_t constants_bytes_ = 0, memory_bytes_ = 0;
