@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from gsb_tvm.dialect.errors import ExitCode, GsbError, OutputError, UsageError
-from gsb_tvm.dialect.versions import PACKAGE, check_tvm
+from gsb_tvm.dialect.versions import PACKAGE, check_tvm, import_tvm
 
 
 class Parser(argparse.ArgumentParser):
@@ -128,6 +128,7 @@ def _run(
         args = parser.parse_args(argv)
         if needs_tvm:
             check_tvm()
+            import_tvm()
         with warnings.catch_warnings():
             if not is_verbose:
                 warnings.simplefilter("ignore")

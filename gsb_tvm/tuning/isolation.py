@@ -28,7 +28,7 @@ from gsb_tvm.tuning.parents import die_with_parent
 _SHORT_FOLDER = "/tmp"
 _LONGEST_FOLDER = 70  # a socket's path has 107 bytes (unix(7)), of which names below take 35
 _KILL_SECONDS = 5.0  # to wait for a process that was killed
-_PRELOADED = ["gsb_tvm.tuning.children"]
+_PRELOADED = ["gsb_tvm.tuning.preloaded", "gsb_tvm.tuning.children"]
 
 
 class TrialError(Exception):

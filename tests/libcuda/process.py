@@ -12,6 +12,8 @@ from tests.libcuda.build import environment
 ROOT = Path(__file__).parents[2]
 _CALL = """
 import importlib, sys
+from gsb_tvm.dialect.versions import import_tvm
+import_tvm()
 module, function, *arguments = sys.argv[1:]
 getattr(importlib.import_module(module), function)(*arguments)
 """
