@@ -19,6 +19,7 @@ torch = pytest.importorskip("torch")
 import gsb_tvm  # noqa: E402
 from gsb_tvm.dialect.errors import StrictError  # noqa: E402
 from tests import other_methods as m  # noqa: E402
+from tests.effort import every  # noqa: E402
 from tests.other_methods import TOKENS, Attention, Linear, Move  # noqa: E402
 
 pytestmark = [
@@ -201,18 +202,18 @@ def assert_compiles(
     np.testing.assert_allclose(compiled(x.numpy()), meant, rtol=0, atol=TOLERANCE * scale)
 
 
-@pytest.mark.parametrize(("d", "h"), SIZES)
+@pytest.mark.parametrize(("d", "h"), every(2, SIZES))
 @pytest.mark.parametrize("name", METHODS)
 def test_legacy_export(name: str, d: int, h: int) -> None:
     assert_compiles(METHODS[name], d, h)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", every(3, METHODS))
 def test_dynamo_export(name: str) -> None:
     assert_compiles(METHODS[name], *SIZES[0], dynamo=True)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", every(3, METHODS, 1))
 def test_simplified_export(name: str) -> None:
     """Weights are constants of nearly two levels: what straight-through terms leave of them."""
     assert_compiles(METHODS[name], *SIZES[0], simplified=True)

@@ -18,6 +18,7 @@ from tvm.relax import op
 from gsb_tvm.passes import pipeline
 from gsb_tvm.targets import resolve
 from gsb_tvm.testing import module_of, operators, run_module
+from tests.effort import examples
 from tests.passes.graphs import (
     const,
     gsb_attention,
@@ -188,7 +189,7 @@ nets = st.builds(
 
 @seed(0)
 @settings(
-    max_examples=30,
+    max_examples=examples(30),
     deadline=None,
     database=None,
     phases=[Phase.generate],  # shrinking compiles a graph a hundred times

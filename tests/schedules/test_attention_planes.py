@@ -14,6 +14,7 @@ from gsb_tvm.dialect.errors import ModelError
 from gsb_tvm.dialect.specs import AttentionPlanes, Kind, spread_of
 from gsb_tvm.schedules.families import kernel
 from gsb_tvm.targets import resolve
+from tests.effort import examples
 from tests.schedules.cuts import CUTS
 from tests.schedules.levels import ALL, compiled, profile_of, runnable, target_of
 
@@ -120,7 +121,7 @@ DRAWS = [("fair", 0.0), ("opposite", 0.25), ("fair", -2.0), ("ones", 0.0), ("non
 
 
 @pytest.mark.parametrize("level", ALL)
-@settings(max_examples=20, deadline=None, derandomize=True)
+@settings(max_examples=examples(20), deadline=None, derandomize=True)
 @given(case=specs(EXACT), cut=CUTS, seed=st.integers(0, 2**31))
 def test_equals_oracle(level, case, cut, seed):
     runnable(target_of(level))
@@ -178,7 +179,7 @@ def check_smooth(level, case, cut, seed):
 
 
 @pytest.mark.parametrize("level", ALL)
-@settings(max_examples=20, deadline=None, derandomize=True)
+@settings(max_examples=examples(20), deadline=None, derandomize=True)
 @given(case=specs(SMOOTH), cut=CUTS, seed=st.integers(0, 2**31))
 def test_close_to_oracle(level, case, cut, seed):
     runnable(target_of(level))

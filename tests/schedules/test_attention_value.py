@@ -19,6 +19,7 @@ from gsb_tvm.schedules.attention_value.space import rule, space
 from gsb_tvm.schedules.attention_value.squares import transposed
 from gsb_tvm.schedules.families import kernel
 from gsb_tvm.targets import resolve
+from tests.effort import examples
 from tests.schedules import levels
 from tests.schedules.cuts import CUTS, WHOLE, Cut
 from tests.schedules.levels import runnable
@@ -184,7 +185,7 @@ def test_any_shape(level: str) -> None:
     runnable(LEVELS[level])
 
     @seed(30)
-    @settings(max_examples=12, deadline=None, database=None)
+    @settings(max_examples=examples(12), deadline=None, database=None)
     @given(specs(), st.integers(0, 2**31), CUTS)
     def examine(spec: AttentionValue, number: int, cut: Cut) -> None:
         check(spec, LEVELS[level], number, cut)

@@ -16,6 +16,7 @@ from gsb_tvm.schedules.batch_matmul.formula import passes
 from gsb_tvm.schedules.batch_matmul.space import UNROLLED, fitted_rows, rule
 from gsb_tvm.schedules.families import kernel
 from gsb_tvm.targets import resolve
+from tests.effort import examples
 from tests.schedules import levels
 from tests.schedules.cuts import CUTS, WHOLE, Cut
 from tests.schedules.levels import runnable
@@ -109,7 +110,7 @@ def test_any_shape(level: str) -> None:
     runnable(LEVELS[level])
 
     @seed(20)
-    @settings(max_examples=13, deadline=None, database=None)
+    @settings(max_examples=examples(13), deadline=None, database=None)
     @given(specs(), st.integers(0, 2**31), CUTS)
     def run(spec: BatchMatmul, number: int, cut: Cut) -> None:
         check(spec, LEVELS[level], number, cut=cut)

@@ -16,6 +16,7 @@ from gsb_tvm.dialect.specs import Binarize, Compare, Kind
 from gsb_tvm.schedules.binarize.space import rule
 from gsb_tvm.schedules.families import kernel
 from gsb_tvm.targets.profile import Profile
+from tests.effort import examples
 from tests.schedules.cuts import CUTS, WHOLE, Cut
 from tests.schedules.levels import ALL, compiled, profile_of, runnable, target_of
 
@@ -107,7 +108,7 @@ def specs(draw: st.DrawFn, *, norm: bool | None = None) -> Binarize:
     return Binarize(rows, Compare(kind, bound, strict), normed, draw(st.booleans()), EPS)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=examples(40), deadline=None, derandomize=True)
 @given(spec=specs(), cut=CUTS, seed=st.integers(0, 2**32 - 1))
 def test_agrees_on_rows_with_exact_statistics(
     level: Profile, spec: Binarize, cut: Cut, seed: int
@@ -137,7 +138,7 @@ def _tolerance(spec: Binarize, inputs: Sequence[Array]) -> Array:
     return np.abs(gamma) * (dm / s + q * relative) + 12 * e * size
 
 
-@settings(max_examples=24, deadline=None, derandomize=True)
+@settings(max_examples=examples(24), deadline=None, derandomize=True)
 @given(
     spec=specs(norm=True),
     seed=st.integers(0, 2**32 - 1),

@@ -27,6 +27,7 @@ from gsb_tvm.schedules.dense import Method, column_tile, kernel
 from gsb_tvm.schedules.dense.parameters import usual
 from gsb_tvm.schedules.dense.tiles import lines_ahead, tiles
 from gsb_tvm.targets import Profile, resolve
+from tests.effort import examples
 from tests.schedules import levels
 from tests.schedules.cuts import CUTS, WHOLE, Cut
 
@@ -201,7 +202,7 @@ def cases(draw: Any) -> tuple[Rows, Kind, Kind, str, tuple[int, int]]:
 @pytest.mark.parametrize("cpu", RUN_CPUS)
 @seed(20)
 @settings(
-    max_examples=20,
+    max_examples=examples(20),
     deadline=None,
     database=None,
     phases=[Phase.generate],

@@ -15,6 +15,7 @@ from tvm.relax import op as R
 from gsb_tvm.schedules.float import RULES, product, rows, schedule, sliding
 from gsb_tvm.schedules.sharing import MOST_PARTS, is_phase, statements
 from gsb_tvm.targets.profile import Profile
+from tests.effort import every, examples
 from tests.schedules.cuts import Cut
 from tests.schedules.float_functions import (
     Graph,
@@ -172,7 +173,7 @@ def test_numbers_on_arm(name: str) -> None:
     (test_same_numbers if name in EXACT else test_close_numbers)(level, name)
 
 
-@pytest.mark.parametrize("name", [*EXACT, *CLOSE])
+@pytest.mark.parametrize("name", every(2, [*EXACT, *CLOSE]))
 def test_parts_do_the_whole_work(name: str) -> None:
     """The same numbers to the last bit, however many parts there are: each sum is one part's."""
     level = profile_of("llvm -mcpu=x86-64")
@@ -203,7 +204,7 @@ def test_a_long_row_is_shared_stage_by_stage(name: str, phases: int) -> None:
     assert sum(map(is_phase, scheduled)) == phases
 
 
-@settings(max_examples=12, deadline=None, derandomize=True)
+@settings(max_examples=examples(12), deadline=None, derandomize=True)
 @given(m=st.integers(1, 40), k=st.integers(1, 70), n=st.integers(1, 120), seed=st.integers(0, 99))
 def test_products_of_any_shape(level: Profile, m: int, k: int, n: int, seed: int) -> None:
     (func,) = lowered(lambda x, y: R.matmul(x, y), (m, k), (k, n))

@@ -15,6 +15,7 @@ from gsb_tvm.schedules.choices import text_of
 from gsb_tvm.schedules.float import is_tunable, rule, schedule, space
 from gsb_tvm.schedules.float.space import MOST_CHOICES, Region, nearest
 from gsb_tvm.targets.profile import Profile
+from tests.effort import every
 from tests.schedules.cuts import PARTS, Cut
 from tests.schedules.float_functions import (
     Graph,
@@ -125,7 +126,7 @@ def _check(name: str, level: Profile, seed: str) -> None:
 
 
 @pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", every(2, CASES))
 def test_choices_compute_the_same(name: str, level: str) -> None:
     profile = runnable(target_of(level))
     for example in range(2):

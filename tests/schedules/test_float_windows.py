@@ -14,6 +14,7 @@ from gsb_tvm.schedules.float.tiles import rows_of_block
 from gsb_tvm.schedules.sharing import MOST_PARTS
 from gsb_tvm.schedules.vector import prim_func
 from gsb_tvm.targets.profile import Profile
+from tests.effort import every
 from tests.schedules.cuts import Cut
 from tests.schedules.float_functions import call, compiled, inputs, lowered, ones, unscheduled
 from tests.schedules.levels import LEVELS, profile_of, runnable
@@ -140,7 +141,7 @@ def test_same_numbers(level: Profile, name: str) -> None:
         np.testing.assert_allclose(got, want, rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", every(2, CASES))
 def test_parts_do_the_whole_work(name: str) -> None:
     level = profile_of("llvm -mcpu=x86-64")
     for func in CASES[name]():

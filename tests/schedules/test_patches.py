@@ -13,6 +13,7 @@ from gsb_tvm.dialect.specs import Patches
 from gsb_tvm.schedules.families import kernel
 from gsb_tvm.schedules.patches.tiles import chunk_rows, element_tiles, tiles, tiles_at_once
 from gsb_tvm.targets import resolve
+from tests.effort import examples
 from tests.schedules.cuts import WHOLE, Cut
 from tests.schedules.levels import ALL, compiled, profile_of, runnable, target_of
 
@@ -91,7 +92,7 @@ SPECS = st.builds(
 )
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=examples(10), deadline=None)
 @given(SPECS)
 def test_any_shape(spec):
     runnable("llvm -mcpu=haswell")

@@ -14,6 +14,7 @@ from gsb_tvm.dialect.errors import ModelError
 from gsb_tvm.dialect.specs import Kind, ValuePlanes
 from gsb_tvm.schedules.families import kernel
 from gsb_tvm.targets import resolve
+from tests.effort import examples
 from tests.schedules.cuts import CUTS
 from tests.schedules.levels import ALL, compiled, profile_of, runnable, target_of
 
@@ -101,7 +102,7 @@ def check_styles(level, spec, cut, seed):
 
 
 @pytest.mark.parametrize("level", ALL)
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=examples(20), deadline=None, derandomize=True)
 @given(spec=SPECS, cut=CUTS, seed=st.integers(0, 2**31))
 def test_equals_oracle(level, spec, cut, seed):
     check_styles(level, spec, cut, seed)

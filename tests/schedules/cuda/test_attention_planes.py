@@ -12,6 +12,7 @@ from gsb_tvm.schedules.attention_planes.cuda import Parameters, kernel
 from gsb_tvm.schedules.cuda.tile import Method
 from gsb_tvm.targets import resolve
 from gsb_tvm.tuning.samples import sample
+from tests.effort import every
 from tests.schedules.cuda.emulator import Emulated, Way, outputs
 from tests.schedules.cuda.kernels import (
     check,
@@ -36,17 +37,19 @@ def drawn(spec, **changed):
     return [changed.get(n, np.array)(x) for n, x in zip(names, inputs, strict=True)]
 
 
-@pytest.mark.parametrize("held", [0, 1])
-@pytest.mark.parametrize("method", Method)
+KINDS = [
+    (Kind.SIGN, Kind.SIGN),
+    (Kind.MASKED, Kind.SIGN),
+    (Kind.MASKED, Kind.MASKED),
+    (Kind.MASK, Kind.MASKED),
+    (Kind.SIGN, Kind.MASK),
+]
+
+
+# Each fourth: all kinds and all methods are among them, with rows held and not.
 @pytest.mark.parametrize(
-    ("query", "key"),
-    [
-        (Kind.SIGN, Kind.SIGN),
-        (Kind.MASKED, Kind.SIGN),
-        (Kind.MASKED, Kind.MASKED),
-        (Kind.MASK, Kind.MASKED),
-        (Kind.SIGN, Kind.MASK),
-    ],
+    ("query", "key", "method", "held"),
+    every(4, [(*kinds, method, held) for held in (0, 1) for kinds in KINDS for method in Method]),
 )
 def test_agrees_with_the_oracle(query, key, method, held):
     factors = 1 + held

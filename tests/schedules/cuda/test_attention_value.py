@@ -17,6 +17,7 @@ from gsb_tvm.schedules.cuda.tile import Method
 from gsb_tvm.targets import resolve
 from gsb_tvm.targets.gpus import STATIC_SHARED_BYTES
 from gsb_tvm.tuning.samples import sample
+from tests.effort import every
 from tests.schedules.cuda.emulator import WAYS
 from tests.schedules.cuda.kernels import check_inputs, compiled
 from tests.schedules.test_attention_value import COMPARES, DENSITIES, arguments
@@ -51,8 +52,11 @@ def draws(spec, number=1, densities=DENSITIES):
         yield arguments(spec, rng, density, zeros=i % 2 == 0)
 
 
-@pytest.mark.parametrize("method", Method)
-@pytest.mark.parametrize(("spec", "chosen"), CASES, ids=str)
+@pytest.mark.parametrize(
+    ("spec", "chosen", "method"),
+    every(2, [(*case, method) for case in CASES for method in Method]),
+    ids=str,
+)
 def test_agrees_with_the_oracle(spec, chosen, method):
     few = DENSITIES[1::2] if spec.v.tokens < 100 else DENSITIES[3:4]
     check_inputs(
