@@ -36,7 +36,7 @@ class Served:
     def __init__(self, words: Sequence[str], environment: dict[str, str] | None = None) -> None:
         self._words = words
         self._environment = environment
-        self._out: Any = tempfile.TemporaryFile("w+")
+        self._out: Any = tempfile.TemporaryFile("w+b")
         self._process: Any = None
         self.start()
 
@@ -72,8 +72,9 @@ class Served:
 
     def said(self) -> str:
         """All that it has printed."""
-        self._out.seek(0)
-        return str(self._out.read())
+        # By a position of its own: what the process writes goes behind what it has written.
+        size = os.fstat(self._out.fileno()).st_size
+        return os.pread(self._out.fileno(), size, 0).decode(errors="replace")
 
     def address(self) -> Address:
         """Where it listens, once it does."""

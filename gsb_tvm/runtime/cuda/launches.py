@@ -64,10 +64,9 @@ _NOT_FOR_OWN = (
     # Nor shall it give two buffers one place: it would, where one thread is done with the first
     # and others still read it.
     "tirx.StorageRewrite",
-    # NVRTC does these as well, to the same machine code; TVM takes ten seconds for kernels that
-    # are long.
+    # NVRTC does it as well, to the same machine code; TVM takes ten seconds for kernels that are
+    # long.
     "tirx.CommonSubexprElim",
-    "s_tir.HoistIfThenElse",
 )
 """Passes of TVM that kernels written out for CUDA do without."""
 
