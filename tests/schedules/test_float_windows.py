@@ -130,7 +130,7 @@ WINDOWS = {**SLIDING, **CLOSE}
 CASES = {**WINDOWS, **{f"channels, {name}": case for name, case in SUMMED.items()}}
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", every(2, CASES))
 def test_same_numbers(level: Profile, name: str) -> None:
     exact = name not in CLOSE
     for number, func in enumerate(CASES[name]()):

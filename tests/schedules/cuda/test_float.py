@@ -14,6 +14,7 @@ from gsb_tvm.schedules.float import schedule, space
 from gsb_tvm.targets import resolve
 from gsb_tvm.tuning.samples import disagreement
 from gsb_tvm.tuning.workloads import Float
+from tests.effort import every
 from tests.schedules.cuda.emulator import WAYS, Emulated, outputs
 from tests.schedules.cuda.kernels import ARCHS, compiled, lowered
 from tests.schedules.cuda.sass import instructions
@@ -110,7 +111,7 @@ def test_a_block_takes_no_more_shared_memory_than_there_is():
             compiled(schedule(func, SM_90))
 
 
-@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("arch", every(2, ARCHS))
 def test_compiled_for_every_architecture(arch):
     profile = resolve(f"cuda -arch={arch}")
     funcs = [func for name in CHOSEN[::2] for func in CASES[name]()]

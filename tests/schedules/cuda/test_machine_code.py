@@ -102,7 +102,7 @@ CHECKS = {
 
 # The quick run compiles the awkward ones for every architecture and DeiT-Small's for these: a group
 # takes NVIDIA's compiler a quarter of a minute.
-QUICK = {"awkward": ARCHS, "batch-1": ("sm_90", "sm_120"), "batch-64": ("sm_90",)}
+QUICK = {"awkward": ARCHS, "batch-1": ("sm_90",), "batch-64": ("sm_90",)}
 CASES = [
     pytest.param(group, arch, marks=[pytest.mark.slow] * (arch not in QUICK[group]))
     for group in GROUPS
