@@ -126,6 +126,6 @@ def cache_folder() -> Path:
     return folder
 
 
-def mark(opponent: Opponent, batch: int) -> Path:
-    """A file that is there once an opponent has been compiled for a batch."""
-    return cache_folder() / f"made-{opponent.way}-{batch}"
+def mark(way: str, batch: int) -> Path:
+    """A file that is there once what takes long to compile has been compiled for a batch."""
+    return cache_folder() / f"made-{way}-{batch}"

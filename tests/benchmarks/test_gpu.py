@@ -1,5 +1,7 @@
 """Benchmarks for a GPU, as far as they are arithmetic: loops, shares, who is compared."""
 
+import numpy as np
+import onnx
 import pytest
 
 from benchmarks.gpu import hopper, limits, parts
@@ -205,3 +207,25 @@ def test_the_opponent_is_the_float_network():
         # Sums of 97 terms in another order.
         torch.testing.assert_close(fused(images), plain(images), rtol=1e-4, atol=1e-5)
     assert len({opponent.name for opponent in OPPONENTS}) == len(OPPONENTS)
+
+
+def test_onnxruntime_gets_the_float_network(tmp_path):
+    torch, onnxruntime = pytest.importorskip("torch"), pytest.importorskip("onnxruntime")
+    from benchmarks.gpu import onnxruntime_opponents as other
+    from gsb_tvm.models.gsb import PRESETS
+
+    model = other.exported(PRESETS["mini"], 2, torch.float32, tmp_path / "model.onnx")
+    session = other.session_of(tmp_path / "model.onnx", [("CPUExecutionProvider", {})])
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    (logits,) = session.run(None, {"image": images.numpy()})
+    with torch.inference_mode():
+        np.testing.assert_allclose(logits, model(images).numpy(), rtol=1e-4, atol=1e-5)
+    other.exported(PRESETS["mini"], 1, torch.float16, tmp_path / "half.onnx")
+    (image,) = onnx.load(tmp_path / "half.onnx").graph.input
+    assert image.type.tensor_type.elem_type == onnx.TensorProto.FLOAT16
+    for provider in other.PROVIDERS.values():
+        if provider not in onnxruntime.get_available_providers():
+            assert f"has no {provider}" in other.missing(provider)
+            with pytest.raises(RuntimeError, match=f"not {provider}"):
+                other.session_of(tmp_path / "model.onnx", [(provider, {})])
+    assert other.missing("CPUExecutionProvider") == ""

@@ -1,4 +1,4 @@
-"""Compile PyTorch's networks into its cache, beside checks, so that timing has them at once."""
+"""Compile others' networks into their caches, beside checks, so that timing has them at once."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -9,14 +9,14 @@ from tests.gpu.rows import Row
 from tests.gpu.stages import Check
 
 _BATCHES_FIRST = (1, 64, 256)  # what the bars are about
+_MODES = ("default", "max-autotune-no-cudagraphs")  # of torch.compile
+_TENSORRT = "TensorRT"
 
 
 def units(folder: Path) -> list[str]:
     """Every compiled opponent for every batch; those that matter most first."""
     sizes = sorted(batches(folder), key=lambda size: (size not in _BATCHES_FIRST, size))
-    return [
-        f"{mode}, {size}" for mode in ("default", "max-autotune-no-cudagraphs") for size in sizes
-    ]
+    return [f"{way}, {size}" for way in (*_MODES, _TENSORRT) for size in sizes]
 
 
 def opened(_folder: Path, _wanted: Sequence[str]) -> Check:
@@ -25,12 +25,20 @@ def opened(_folder: Path, _wanted: Sequence[str]) -> Check:
 
 
 def _compile(unit: str) -> Iterator[Row]:
+    from benchmarks.gpu import onnxruntime_opponents
     from benchmarks.gpu.opponents import OPPONENTS, mark, run_of
 
-    mode, _, size = unit.partition(", ")
-    opponent = next(each for each in OPPONENTS if each.way == mode)
-    start = time.monotonic()
-    run_of(opponent, int(size), DEIT_SMALL)
-    mark(opponent, int(size)).touch()
-    took = time.monotonic() - start
-    yield Row(f"{opponent.name}, batch {size}", "figure", "", {"compiled_in_s": took})
+    way, _, text = unit.partition(", ")
+    size, start = int(text), time.monotonic()
+    if way == _TENSORRT:
+        name, made = way, onnxruntime_opponents.TENSORRT
+        if why := onnxruntime_opponents.missing(made):
+            yield Row(f"{name}, batch {size}", "skipped", why)
+            return
+        onnxruntime_opponents.run_of(made, size, DEIT_SMALL)()
+    else:
+        opponent = next(each for each in OPPONENTS if each.way == way)
+        name, made = opponent.name, way
+        run_of(opponent, size, DEIT_SMALL)
+    mark(made, size).touch()
+    yield Row(f"{name}, batch {size}", "figure", "", {"compiled_in_s": time.monotonic() - start})

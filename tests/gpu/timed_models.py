@@ -1,6 +1,7 @@
-"""GSB DeiT-Small against PyTorch's DeiT-Small, and where its time goes."""
+"""GSB DeiT-Small against DeiT-Small in other engines, and where its time goes."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from tests.gpu.timed_limits import limits_of, rates
 OURS, CALLED = "ours", "ours, called from Python"
 _ROUNDS, _SECONDS = 11, 0.02
 _PARTS_ROUNDS = 15
+_LATE = "was not compiled in time"
 
 
 def units(folder: Path) -> list[str]:
@@ -62,23 +64,39 @@ def _ours(module: CudaModule, batch: int, stream: Any = None) -> Callable[[], ob
 
 
 def _compared(clock: Clock, module: CudaModule, batch: int) -> Iterator[Row]:
+    from benchmarks.gpu import onnxruntime_opponents
     from benchmarks.gpu.opponents import OPPONENTS, mark, recorded, run_of
 
     call = _ours(module, batch)
     runs: dict[str, Run] = {OURS: recorded(call), CALLED: call}
     for opponent in OPPONENTS:
-        if opponent.way != "eager" and not mark(opponent, batch).exists():
-            yield Row(f"{opponent.name}, batch {batch}", "skipped", "was not compiled in time")
+        if opponent.way != "eager" and not mark(opponent.way, batch).exists():
+            yield Row(f"{opponent.name}, batch {batch}", "skipped", _LATE)
             continue
-        try:
-            runs[opponent.name] = run_of(opponent, batch, DEIT_SMALL)
-        except Exception as err:  # whatever PyTorch cannot do is no fault of ours
-            text = f"{type(err).__name__}: {str(err)[:200]}"
-            yield Row(f"{opponent.name}, batch {batch}", "skipped", text)
+        yield from _added(runs, opponent.name, batch, partial(run_of, opponent, batch, DEIT_SMALL))
+    for name, provider in onnxruntime_opponents.PROVIDERS.items():
+        if text := onnxruntime_opponents.missing(provider):
+            yield Row(f"{name}, batch {batch}", "skipped", text)
+            continue
+        if provider == onnxruntime_opponents.TENSORRT and not mark(provider, batch).exists():
+            yield Row(f"{name}, batch {batch}", "skipped", _LATE)
+            continue
+        make = partial(onnxruntime_opponents.run_of, provider, batch, DEIT_SMALL)
+        yield from _added(runs, name, batch, make)
     before = gpu_state()
     found = compared(clock, runs, rounds=_ROUNDS, seconds=_SECONDS)
     yield from compared_rows(found, batch)
     yield Row(f"GPU before and after batch {batch}", "figure", f"{before} | {gpu_state()}")
+
+
+def _added(runs: dict[str, Run], name: str, batch: int, make: Callable[[], Run]) -> Iterator[Row]:
+    """Add an opponent that has run once, or say why it cannot."""
+    try:
+        made = make()
+        made()
+        runs[name] = made
+    except Exception as err:  # whatever another engine cannot do is no fault of ours
+        yield Row(f"{name}, batch {batch}", "skipped", f"{type(err).__name__}: {str(err)[:200]}")
 
 
 def compared_rows(found: Mapping[str, Figures], batch: int) -> Iterator[Row]:
