@@ -14,7 +14,8 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from gsb_tvm.dialect.errors import ExitCode, GsbError, OutputError, UsageError
-from gsb_tvm.dialect.versions import PACKAGE, check_tvm, import_tvm
+from gsb_tvm.dialect.versions import PACKAGE, check_tvm
+from gsb_tvm.dialect.without_torch import without_torch
 
 
 class Parser(argparse.ArgumentParser):
@@ -128,8 +129,7 @@ def _run(
         args = parser.parse_args(argv)
         if needs_tvm:
             check_tvm()
-            import_tvm()
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), without_torch():
             if not is_verbose:
                 warnings.simplefilter("ignore")
             code = execute(args)

@@ -80,6 +80,7 @@ def _on_cpu(found: "Metadata") -> list[tuple[str, str]]:
 
 def _on_gpu(found: "Metadata", data: "Contents", name: str) -> list[tuple[str, str]]:
     from gsb_tvm.console import count
+    from gsb_tvm.runtime.cuda.actions import actions_of
     from gsb_tvm.runtime.cuda.contents import code_bytes, constant_bytes
 
     pairs = [
@@ -87,10 +88,10 @@ def _on_gpu(found: "Metadata", data: "Contents", name: str) -> list[tuple[str, s
         ("constants", f"{count(constant_bytes(data, name))}B on the GPU"),
     ]
     for program in found.programs:
-        code = code_bytes(data, program, name)
+        code, memory = code_bytes(data, program, name), actions_of(program).memory_bytes
         batch = f"batch {program.batch}, " if program.batch else ""
         text = (
-            f"{batch}{len(program.launches)} launches, {count(program.memory.fixed_bytes)}B on the "
+            f"{batch}{len(program.launches)} launches, {count(memory)}B on the "
             f"GPU for a call, {count(code.cubin)}B of machine code, {count(code.ptx)}B of PTX"
         )
         pairs.append(("program", text))

@@ -117,14 +117,15 @@ def _files(folder: Path) -> set[str]:
 
 def serve() -> None:
     """Answer requests from standard input until it ends."""
-    from gsb_tvm.dialect.versions import import_tvm
+    from gsb_tvm.dialect.without_torch import without_torch
 
-    import_tvm()
-    import onnx
+    with without_torch():
+        import onnx
+        import tvm
 
-    from gsb_tvm import cli, driver, targets
+        from gsb_tvm import cli, driver, targets
 
-    assert all((onnx, cli, driver))
+    assert all((onnx, tvm, cli, driver))
     for target in ("native", "llvm -mcpu=cortex-a72"):
         targets.resolve(target)
     answers = os.fdopen(os.dup(1), "w")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 VARIABLE = "GSB_TEST_ALL"
-"""Where it is set, property tests look at all of their examples."""
+"""Where it is set, all :func:`examples` are looked at."""
 
 
 def examples(count: int) -> int:

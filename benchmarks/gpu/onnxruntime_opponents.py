@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -24,22 +25,26 @@ _IMAGE, _LOGITS = "image", "logits"
 
 
 def missing(provider: str) -> str:
-    """Why a provider cannot be had here; "" where it can."""
+    """Why a provider cannot be had here; "" where ONNX Runtime says that it can."""
     try:
+        import onnx  # noqa: F401  PyTorch needs it to write a network
         import onnxruntime
-    except ImportError:
-        return "onnxruntime is not installed"
+    except ImportError as err:
+        return f"{err.name} is not installed"
     if provider in onnxruntime.get_available_providers():
         return ""
     return f"onnxruntime {onnxruntime.__version__} has no {provider}"
 
 
-def exported(config: GsbConfig, batch: int, dtype: torch.dtype, path: Path) -> nn.Module:
-    """Write the float network for one batch, and return it; its weights are always the same."""
+def exported(config: GsbConfig, batch: int, like: Tensor, path: Path) -> nn.Module:
+    """Write the float network for one batch, where and of the type that ``like`` is; return it.
+
+    Its weights are always the same.
+    """
     torch.manual_seed(0)
-    model = float_vit(config).eval().to(dtype)
+    model = float_vit(config).eval().to(like)
     size = config.image_size
-    images = torch.zeros(batch, config.channels, size, size, dtype=dtype)
+    images = like.new_zeros(batch, config.channels, size, size)
     names = {"input_names": [_IMAGE], "output_names": [_LOGITS], "opset_version": _OPSET}
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
@@ -48,7 +53,7 @@ def exported(config: GsbConfig, batch: int, dtype: torch.dtype, path: Path) -> n
 
 
 def session_of(path: Path, providers: Sequence[tuple[str, Mapping[str, Any]]]) -> Any:
-    """A session that computes by these providers, and by no other.
+    """A session whose first provider is the first of these.
 
     Raises
     ------
@@ -70,7 +75,8 @@ def run_of(provider: str, batch: int, preset: str) -> Callable[[], object]:
     """The network on a batch, as a graph of ONNX Runtime's, in turn with the current stream."""
     import onnxruntime
 
-    config, dtype, stream = PRESETS[preset], torch.float16, torch.cuda.Stream()
+    config, stream = PRESETS[preset], torch.cuda.Stream()
+    like = torch.empty(0, device="cuda", dtype=torch.float16)
     shared = {"device_id": "0", "user_compute_stream": str(stream.cuda_stream)}
     own = {
         "CUDAExecutionProvider": {"enable_cuda_graph": "1"},
@@ -82,18 +88,19 @@ def run_of(provider: str, batch: int, preset: str) -> Callable[[], object]:
         },
     }
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "model.onnx")
-        exported(config, batch, dtype, path)
+        # TensorRT's engine is kept under the file's name.
+        path = Path(folder, f"{preset}-{batch}.onnx")
+        exported(config, batch, like, path)
         session = session_of(path, [(provider, {**shared, **own[provider]})])
     size = config.image_size
-    images = torch.randn(batch, config.channels, size, size, device="cuda", dtype=dtype)
-    logits = torch.empty(batch, config.classes, device="cuda", dtype=dtype)
+    images = like.new_empty(batch, config.channels, size, size).normal_()
+    logits = like.new_empty(batch, config.classes)
     binding = session.io_binding()
     for bind, name, tensor in (
         (binding.bind_input, _IMAGE, images),
         (binding.bind_output, _LOGITS, logits),
     ):
-        bind(name, "cuda", 0, _numpy_type(tensor), tuple(tensor.shape), tensor.data_ptr())
+        bind(name, "cuda", 0, np.float16, tuple(tensor.shape), tensor.data_ptr())
     how = onnxruntime.RunOptions()
     how.add_run_config_entry("disable_synchronize_execution_providers", "1")
 
@@ -103,8 +110,6 @@ def run_of(provider: str, batch: int, preset: str) -> Callable[[], object]:
         torch.cuda.current_stream().wait_stream(stream)
         return images, logits
 
+    run()
+    torch.cuda.synchronize()  # what fails fails here
     return run
-
-
-def _numpy_type(tensor: Tensor) -> Any:
-    return torch.empty(0, dtype=tensor.dtype).numpy().dtype.type

@@ -120,8 +120,8 @@ def recorded(call: Callable[[], Any]) -> Callable[[], object]:
 
 
 def cache_folder() -> Path:
-    """Where ``torch.compile`` keeps what it made, for other processes."""
-    folder = Path(tempfile.gettempdir()) / f"gsb-tvm-inductor-{os.getuid()}"
+    """Where ``torch.compile`` and TensorRT keep what they made, for other processes."""
+    folder = Path(tempfile.gettempdir()) / f"gsb-tvm-opponents-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     return folder
 

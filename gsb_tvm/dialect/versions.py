@@ -1,7 +1,5 @@
 """The version of this package, and the pair of TVM packages that it works with."""
 
-import sys
-
 from gsb_tvm.dialect.errors import ToolchainError
 
 PACKAGE = "0.1.0"
@@ -48,18 +46,3 @@ def check_tvm() -> None:
             f"apache-tvm-ffi {found['apache-tvm-ffi']} is installed, and only {TVM_FFI} works "
             f"with apache-tvm {TVM} (others crash or do not load). Run: {CURE}"
         )
-
-
-def import_tvm() -> None:
-    """Import TVM, and not PyTorch, which TVM imports where it is installed.
-
-    That takes longer than all else that a command imports, and no command needs it. Whoever imports
-    PyTorch later finds it, and gives its tensors to TVM by DLPack as before.
-    """
-    if "torch" in sys.modules:
-        return
-    sys.modules["torch"] = None  # type: ignore[assignment]  # an import raises ImportError
-    try:
-        import tvm  # noqa: F401
-    finally:
-        del sys.modules["torch"]

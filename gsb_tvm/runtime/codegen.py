@@ -40,13 +40,13 @@ _NOT_FOR_KERNELS = (
 
 
 def lowering(*disabled: str) -> Any:
-    """The context in which TVM lowers kernels: without what they do without, and ``disabled``.
+    """The context in which TVM lowers kernels: without passes that none needs, and ``disabled``.
 
     Kernels allocate what they use. To find out that there is nothing to cut off, TVM takes a time
     that grows faster than their buffers: 20 of the 56 s of a DeiT-Small for the Cortex-A72. Nor
     does it see what is written through a pointer, as by the trails of Neon's tables. The others
-    take a tenth of the time, and change no byte of what LLVM makes: no kernel has virtual threads
-    or permuted layouts, and LLVM moves conditions out of loops itself.
+    take a tenth of the time, and change no byte of what LLVM and NVRTC make: no kernel has virtual
+    threads or permuted layouts, and both move conditions out of loops themselves.
     """
     import tvm
 

@@ -1,5 +1,6 @@
 """What the server of children imports before anything else: TVM, as commands do."""
 
-from gsb_tvm.dialect.versions import import_tvm
+from gsb_tvm.dialect.without_torch import without_torch
 
-import_tvm()
+with without_torch():
+    import tvm  # noqa: F401

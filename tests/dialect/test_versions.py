@@ -1,11 +1,7 @@
 """The versions that the code states and those that the package asks for are the same."""
 
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
-
-import pytest
 
 from gsb_tvm.dialect.versions import CURE, TVM, TVM_FFI
 
@@ -24,20 +20,3 @@ def test_the_docs_name_the_pair():
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     for requirement in CURE.split('"')[1::2]:
         assert f"`{requirement}`" in text
-
-
-IMPORTED = """
-import sys
-from gsb_tvm.dialect.versions import import_tvm
-import_tvm()
-assert "tvm" in sys.modules and "torch" not in sys.modules
-import numpy, torch, tvm
-import_tvm()
-numbers = torch.arange(5)
-assert (tvm.runtime.from_dlpack(numbers).numpy() == numpy.arange(5)).all()
-"""
-
-
-def test_commands_import_tvm_without_torch():
-    pytest.importorskip("torch")
-    subprocess.run([sys.executable, "-c", IMPORTED], check=True)

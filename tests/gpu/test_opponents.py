@@ -14,8 +14,9 @@ def test_engines_that_are_not_there_are_skipped():
         pytest.skip("TensorRT is here")
     for batch in (1, 64):
         check = compiled_opponents.opened(None, [])
-        (row,) = check(f"TensorRT, {batch}")
-        assert (row.name, row.verdict) == (f"TensorRT, batch {batch}", "skipped")
+        (row,) = check(f"TensorRT fp16, in ONNX Runtime, {batch}")
+        name = f"TensorRT fp16, in ONNX Runtime, batch {batch}"
+        assert (row.name, row.verdict) == (name, "skipped")
         assert row.text == other.missing(other.TENSORRT)
 
 
@@ -24,7 +25,7 @@ def test_whatever_keeps_an_engine_from_running_is_told():
         raise ValueError("no such operator")
 
     runs = {}
-    (row,) = timed_models._added(runs, "an engine", 8, lambda: fails)
+    (row,) = timed_models._added(runs, "an engine", 8, fails)
     assert (row.name, row.verdict) == ("an engine, batch 8", "skipped")
     assert row.text == "ValueError: no such operator"
     assert not runs

@@ -78,7 +78,7 @@ def _compared(clock: Clock, module: CudaModule, batch: int) -> Iterator[Row]:
         if text := onnxruntime_opponents.missing(provider):
             yield Row(f"{name}, batch {batch}", "skipped", text)
             continue
-        if provider == onnxruntime_opponents.TENSORRT and not mark(provider, batch).exists():
+        if provider == onnxruntime_opponents.TENSORRT and not mark(name, batch).exists():
             yield Row(f"{name}, batch {batch}", "skipped", _LATE)
             continue
         make = partial(onnxruntime_opponents.run_of, provider, batch, DEIT_SMALL)
@@ -90,11 +90,9 @@ def _compared(clock: Clock, module: CudaModule, batch: int) -> Iterator[Row]:
 
 
 def _added(runs: dict[str, Run], name: str, batch: int, make: Callable[[], Run]) -> Iterator[Row]:
-    """Add an opponent that has run once, or say why it cannot."""
+    """Add an opponent, or say why it cannot run."""
     try:
-        made = make()
-        made()
-        runs[name] = made
+        runs[name] = make()
     except Exception as err:  # whatever another engine cannot do is no fault of ours
         yield Row(f"{name}, batch {batch}", "skipped", f"{type(err).__name__}: {str(err)[:200]}")
 

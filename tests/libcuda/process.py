@@ -12,10 +12,10 @@ from tests.libcuda.build import environment
 ROOT = Path(__file__).parents[2]
 _CALL = """
 import importlib, sys
-from gsb_tvm.dialect.versions import import_tvm
-import_tvm()
+from gsb_tvm.dialect.without_torch import without_torch
 module, function, *arguments = sys.argv[1:]
-getattr(importlib.import_module(module), function)(*arguments)
+with without_torch():
+    getattr(importlib.import_module(module), function)(*arguments)
 """
 
 

@@ -112,7 +112,7 @@ class Launcher:
         self._device, self._functions, self._weights = device, functions, weights
 
     def run(self, part: Part, stream: Stream, room: Room, *, is_recorded: bool) -> None:
-        """All launches as one graph; one by one where somebody else records the stream."""
+        """Its actions, as one graph; one by one where somebody else records the stream."""
         if is_recorded:
             for node in self.nodes(part, room):
                 self._device.run(node, stream)

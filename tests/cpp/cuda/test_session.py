@@ -9,6 +9,7 @@ import gsb_tvm
 from gsb_tvm.dialect.versions import PACKAGE
 from gsb_tvm.models.demo import model_path
 from gsb_tvm.runtime import metadata as meta
+from gsb_tvm.runtime.cuda.actions import actions_of
 from tests import tiny_models as tiny
 from tests.cpp.cuda.conftest import BATCHES, HERE, Gpu, compiled
 from tests.cpp.session.conftest import SANITIZERS, built, compiler, output
@@ -119,12 +120,16 @@ def test_images_between_words(gpu: Gpu, program: Path) -> None:
         x = draw.standard_normal((batch, tiny.TOKENS, tiny.FEATURES + 1), np.float32)
         made = ran(gpu, program, path, x, batch)
         np.testing.assert_allclose(made, on_cpu(x).reshape(-1), rtol=0, atol=1e-5)
+    programs = meta.read(path).programs
+    assert all(actions_of(each).memory_bytes > each.memory.fixed_bytes for each in programs)
+    memory = sum(-(-actions_of(each).memory_bytes // 256) * 256 for each in programs)
+    assert f"GPU 0, {memory} bytes" in gpu.output(program, "describe", path)
 
 
 def test_it_says_what_it_is(gpu: Gpu, batches: Path, program: Path) -> None:
     metadata = meta.read(batches)
     # Each program has its own, as the driver would align it.
-    memory = sum(-(-each.memory.fixed_bytes // 256) * 256 for each in metadata.programs)
+    memory = sum(-(-actions_of(each).memory_bytes // 256) * 256 for each in metadata.programs)
     assert gpu.output(program, "describe", batches).splitlines() == [
         metadata.model.name,
         metadata.target.text,
