@@ -11,7 +11,7 @@ import msgspec
 
 from gsb_tvm.dialect.chosen import AS_BY_RULE
 
-Value = int | float | str
+Value = bool | int | float | str
 Choice = Mapping[str, Value]
 """Parameters of a kernel by name; those that are None are left out."""
 

@@ -47,7 +47,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     spec: str = ""
     drawn: str = ""
-    choice: dict[str, int | float | str] = {}
+    choice: dict[str, bool | int | float | str] = {}
     is_rule: bool = True
     launches: tuple[meta.Launch, ...]
     scratch_bytes: int

@@ -2,12 +2,14 @@
 
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 
 from gsb_tvm.targets import resolve
 from tests.gpu import compiling
 from tests.gpu.cases import planned, planned_floats
 from tests.gpu.drawing import samples
+from tests.gpu.folder import Case
 from tests.gpu.kernel_checks import checking
 from tests.gpu.rows import Row
 from tests.runtime.emulated_gpu import EmulatedGpu, emulated
@@ -19,6 +21,12 @@ SMALL = {
     if getattr(each, "is_small", True)
 }
 QUICK = ("patches-33.0", "dense-33.0", "float-softmax-198.0")
+
+
+def test_what_is_planned_can_be_read():
+    for each in planned(resolve(f"cuda -arch={ARCH}")):
+        case = Case(name=each.name, choice=each.choice, launches=(), scratch_bytes=0, state_bytes=0)
+        assert msgspec.json.decode(msgspec.json.encode(case), type=Case) == case
 
 
 class SourceGpu(EmulatedGpu):

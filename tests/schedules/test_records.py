@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from gsb_tvm.dialect.bits import Rows
 from gsb_tvm.dialect.errors import OutputError, UsageError
 from gsb_tvm.dialect.specs import Dense, Kind, encode
-from gsb_tvm.schedules import records
+from gsb_tvm.schedules import families, records
 from gsb_tvm.schedules.records import Fault, Record, append, from_line, load, to_line
 from gsb_tvm.schedules.standings import best, standings
 from gsb_tvm.targets import resolve
+from tests.gpu.cases import deit_small
 
 
 def made(number: int, writer: int = 0, **changes: Any) -> Record:
@@ -54,6 +55,17 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 def test_a_line_is_the_same_every_time() -> None:
     record = made(3, choice={"b": 1, "a": "x"})
     assert to_line(record) == to_line(msgspec.structs.replace(record, choice={"a": "x", "b": 1}))
+
+
+@pytest.mark.parametrize(
+    "target", ["cuda -arch=sm_90", "llvm -mcpu=sapphirerapids", "llvm -mcpu=cortex-a72"]
+)
+def test_every_choice_can_be_read(target: str) -> None:
+    profile = resolve(target)
+    for spec in deit_small().values():
+        for choice in families.space(spec, profile):
+            record = made(0, choice=choice)
+            assert from_line(to_line(record).removesuffix(b"\n")) == record
 
 
 def test_two_thousand_cuts(tmp_path: Path) -> None:
