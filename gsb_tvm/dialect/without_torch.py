@@ -3,12 +3,14 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.abc import MetaPathFinder
 from typing import Any
 
 
-class _Hiding(MetaPathFinder):
-    """Says that PyTorch is not installed."""
+class _Hiding:
+    """A finder of modules that says that PyTorch is not installed.
+
+    Of no base: ``importlib.abc`` takes 11 ms to import, which ``--help`` would wait for.
+    """
 
     def find_spec(self, name: str, _path: Any, _target: Any = None) -> None:
         if name == "torch":
