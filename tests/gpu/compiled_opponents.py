@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tests.gpu.folder import DEIT_SMALL, batches
-from tests.gpu.rows import Row
+from tests.gpu.rows import Row, unable
 from tests.gpu.stages import Check
 
 _BATCHES_FIRST = (1, 64, 256)  # what the bars are about
@@ -42,9 +42,8 @@ def _compile(unit: str) -> Iterator[Row]:
             return
         try:
             onnxruntime_opponents.run_of(provider, size, DEIT_SMALL)
-        except Exception as err:  # whatever another engine cannot do is no fault of ours
-            text = f"{type(err).__name__}: {str(err)[:200]}"
-            yield Row(f"{name}, batch {size}", "skipped", text)
+        except Exception as err:  # whatever it is
+            yield unable(f"{name}, batch {size}", err)
             return
     mark(way, size).touch()
     yield Row(f"{name}, batch {size}", "figure", "", {"compiled_in_s": time.monotonic() - start})

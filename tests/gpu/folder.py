@@ -15,6 +15,7 @@ import msgspec
 
 from gsb_tvm.dialect.errors import ArtefactError
 from gsb_tvm.runtime import metadata as meta
+from gsb_tvm.schedules.choices import Value
 
 CONTENTS = "contents.json"
 LIMITS, HOPPER_LIMITS = "limits.cubin", "limits-hopper.cubin"
@@ -47,7 +48,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     spec: str = ""
     drawn: str = ""
-    choice: dict[str, bool | int | float | str] = {}
+    choice: dict[str, Value] = {}
     is_rule: bool = True
     launches: tuple[meta.Launch, ...]
     scratch_bytes: int

@@ -21,6 +21,11 @@ class Row(msgspec.Struct, frozen=True):
     figures: dict[str, float | int | str] = {}
 
 
+def unable(name: str, err: Exception) -> Row:
+    """An engine that is compared cannot run here, which is no fault of ours."""
+    return Row(name, "skipped", f"{type(err).__name__}: {str(err)[:200]}")
+
+
 class Begun(msgspec.Struct, frozen=True, tag=True):
     """What a stage is about to do; where it ends there, this is the last line."""
 

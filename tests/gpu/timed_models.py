@@ -16,7 +16,7 @@ from gsb_tvm.runtime.cuda.session import CudaModule, load_cuda
 from tests.gpu import folder as layout
 from tests.gpu.environment import gpu_state
 from tests.gpu.folder import DEIT_SMALL, contents
-from tests.gpu.rows import Row
+from tests.gpu.rows import Row, unable
 from tests.gpu.stages import Check
 from tests.gpu.timed_kernels import shares
 from tests.gpu.timed_limits import limits_of, rates
@@ -93,8 +93,8 @@ def _added(runs: dict[str, Run], name: str, batch: int, make: Callable[[], Run])
     """Add an opponent, or say why it cannot run."""
     try:
         runs[name] = make()
-    except Exception as err:  # whatever another engine cannot do is no fault of ours
-        yield Row(f"{name}, batch {batch}", "skipped", f"{type(err).__name__}: {str(err)[:200]}")
+    except Exception as err:  # whatever it is
+        yield unable(f"{name}, batch {batch}", err)
 
 
 def compared_rows(found: Mapping[str, Figures], batch: int) -> Iterator[Row]:
